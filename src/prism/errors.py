@@ -1,0 +1,65 @@
+"""Everything prism raises on purpose, as one tree.
+
+    PrismError
+    ├── InputError (ValueError)      the caller can fix it; the CLI exits with 2
+    │   ├── PlanError                a plan that is malformed or does not fit the cluster
+    │   ├── ModelError               a model that cannot be found or loaded
+    │   │   └── UnsupportedModel     a model prism cannot partition, with the reason
+    │   ├── RequestError             inputs the model or the plan cannot take
+    │   ├── ConfigError              a link, cluster file or option with a wrong value
+    │   └── MapError                 a performance map that is broken or belongs elsewhere
+    └── ClusterError (RuntimeError)  the machines, not the caller; the CLI exits with 1
+        ├── PeerLost                 a peer closed its connection or died
+        ├── DeadlineExceeded         a peer did not answer in time
+        └── NodeFailed               a node reported an error while it worked
+
+Every message names the value that is wrong and says what to do next.
+"""
+
+
+class PrismError(Exception):
+    """Base of all errors raised by prism."""
+
+
+class InputError(PrismError, ValueError):
+    """The caller gave something that cannot be used; nothing was changed."""
+
+
+class PlanError(InputError):
+    """A plan is malformed, or does not fit the cluster or the model."""
+
+
+class ModelError(InputError):
+    """A model cannot be found or loaded."""
+
+
+class UnsupportedModel(ModelError):
+    """A model cannot be partitioned; the message names the reason."""
+
+
+class RequestError(InputError):
+    """Inputs that the model or the plan cannot take."""
+
+
+class ConfigError(InputError):
+    """A link, cluster file or option has a wrong value."""
+
+
+class MapError(InputError):
+    """A performance map is broken, or was measured on something else."""
+
+
+class ClusterError(PrismError, RuntimeError):
+    """The machines failed, not the caller."""
+
+
+class PeerLost(ClusterError):
+    """A peer closed its connection or died."""
+
+
+class DeadlineExceeded(ClusterError):
+    """A peer did not answer before the deadline."""
+
+
+class NodeFailed(ClusterError):
+    """A node reported an error while it worked."""
