@@ -1,0 +1,47 @@
+"""Segment means: what a partition tells the others about its rows.
+
+A segment of s real (unpadded) rows is represented by their mean and the count s. Pooling is one
+small matrix product, built once per request, so that unequal segments and padding cost no branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def pooling(
+    sizes: Sequence[int], real_Bn: torch.Tensor | None, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the averaging matrix of one partition and the counts behind each mean.
+
+    Args:
+        sizes: rows of each of the L segments, in order; they sum to n.
+        real_Bn: True where a row is a real token; None when all are.
+        device: where the result lives, when `real_Bn` does not say.
+
+    Returns:
+        `(pool_BLn, counts_BL)` in float32, with B = 1 when there is no padding. A segment without a
+        real token gets an all-zero row and the count 0.
+    """
+    device = real_Bn.device if real_Bn is not None else device
+    segment_of_n = torch.repeat_interleave(torch.tensor(tuple(sizes), device=device))
+    member_1Ln = (torch.arange(len(sizes), device=device)[:, None] == segment_of_n)[None].float()
+    member_BLn = member_1Ln if real_Bn is None else member_1Ln * real_Bn[:, None, :]
+    counts_BL = member_BLn.sum(-1)
+    return member_BLn / counts_BL.clamp(min=1)[..., None], counts_BL
+
+
+def segment_means(x: torch.Tensor, pool_BLn: torch.Tensor) -> torch.Tensor:
+    """Average rows by segment, in float32.
+
+    Args:
+        x: `(B, n, D)`, or `(B, H, n, d)` for keys and values by head.
+        pool_BLn: the averaging matrix of `pooling`.
+
+    Returns:
+        `(B, L, D)` or `(B, H, L, d)` in the dtype of `x`.
+    """
+    pool = pool_BLn if x.dim() == 3 else pool_BLn[:, None]
+    return torch.matmul(pool, x.float()).to(x.dtype)

@@ -1,0 +1,242 @@
+"""From a MODEL argument to a model in memory.
+
+A MODEL argument is a local directory, a Hugging Face id, or `random:NAME_OR_DIR`: random weights of
+a configuration, the same on every node, for timing. `describe` reads the configuration only and is
+what the head uses; `load` also brings in the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, PreTrainedModel
+
+from prism.core import ModelShape
+from prism.errors import ModelError
+from prism.models.families import Family, family_of, shape_of
+from prism.models.pixels import Normalisation
+
+_RANDOM = "random:"
+_SEED = 20260525
+_PRESETS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "vit-tiny": (
+        "ViTConfig",
+        "ViTForImageClassification",
+        {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
+    ),
+    "vit-small": (
+        "ViTConfig",
+        "ViTForImageClassification",
+        {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
+    ),
+    "vit-base": ("ViTConfig", "ViTForImageClassification", {"num_labels": 1000}),
+    "bert-base": ("BertConfig", "BertForSequenceClassification", {}),
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel", {}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known of a model before its weights are loaded.
+
+    Attributes:
+        source: the MODEL argument.
+        architecture: name of the transformers class.
+        config: its configuration.
+        family: how it is partitioned.
+        shape: what the cost of a plan depends on.
+        normalisation: how uint8 pixels become the model's input; None when no processor says.
+    """
+
+    source: str
+    architecture: type[PreTrainedModel]
+    config: Any
+    family: Family
+    shape: ModelShape
+    normalisation: Normalisation | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in memory, ready to run.
+
+    Attributes:
+        info: its description.
+        model: the transformers model, in evaluation mode.
+        fingerprint: SHA-256 of configuration and weights; equal on nodes that agree.
+    """
+
+    info: ModelInfo
+    model: PreTrainedModel
+    fingerprint: str
+
+
+def describe(source: str) -> ModelInfo:
+    """Read a model's configuration.
+
+    Raises:
+        ModelError: there is no such model, or its configuration cannot be read.
+        UnsupportedModel: it cannot be partitioned; says why.
+    """
+    if source.startswith(_RANDOM):
+        return _describe_random(source)
+    _check_directory(source)
+    config = _read_config(source)
+    return _info(source, _architecture(source, config), source)
+
+
+def load(source: str, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
+    """Bring a model into memory, in evaluation mode.
+
+    Args:
+        source: a local directory, a Hugging Face id, or `random:NAME_OR_DIR`.
+        dtype: dtype of the weights.
+        device: a torch device.
+
+    Raises:
+        ModelError: there is no such model, or weights are missing.
+        UnsupportedModel: it cannot be partitioned; says why.
+    """
+    info = describe(source)
+    torch_dtype = getattr(torch, dtype)
+    if source.startswith(_RANDOM):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            model = info.architecture(info.config).to(torch_dtype)
+    else:
+        model = _from_pretrained(info, torch_dtype)
+    return adopt(model.to(device), info)
+
+
+def adopt(model: PreTrainedModel, info: ModelInfo | None = None) -> LoadedModel:
+    """Wrap a model that is already in memory; puts it in evaluation mode."""
+    if info is None:
+        family = family_of(model.config)
+        info = ModelInfo(
+            source="",
+            architecture=type(model),
+            config=model.config,
+            family=family,
+            shape=shape_of(family, model.config),
+            normalisation=None,
+        )
+    model.train(False)
+    # The configuration may gain defaults while the model is built; keep what it really runs with.
+    info = replace(info, config=model.config)
+    return LoadedModel(info, model, fingerprint(model))
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """Return the SHA-256 of a model's configuration and weights."""
+    digest = hashlib.sha256()
+    config = {k: v for k, v in model.config.to_dict().items() if not k.startswith("_")}
+    config.pop("transformers_version", None)
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_directory(source: str) -> None:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{source} has no config.json; give a model directory")
+    elif path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+        raise ModelError(f"model directory {source} does not exist")
+
+
+def _read_config(source: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        if "model type" in str(error) or "does not recognize" in str(error):
+            raise ModelError(f"{source}: {_first_line(error)}") from error
+        raise ModelError(
+            f"{source} is neither a model directory nor a Hugging Face id that can be reached: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _architecture(source: str, config: Any) -> type[PreTrainedModel]:
+    names = getattr(config, "architectures", None) or []
+    if not names:
+        raise ModelError(f"{source}/config.json names no class in `architectures`; add it")
+    return _class_named(names[0], config, source)
+
+
+def _class_named(name: str, config: Any, source: str) -> type[PreTrainedModel]:
+    found = getattr(transformers, name, None)
+    if found is None:  # some parts, such as WhisperEncoder, are not exported at the top
+        module = type(config).__module__.replace(".configuration_", ".modeling_")
+        found = getattr(importlib.import_module(module), name, None)
+    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+        raise ModelError(f"{source} asks for {name}, which this transformers does not have")
+    return found
+
+
+def _info(source: str, architecture: type[PreTrainedModel], directory: str) -> ModelInfo:
+    config_class: Any = architecture.config_class
+    config = config_class.from_pretrained(directory)
+    family = family_of(config)
+    return ModelInfo(
+        source=source,
+        architecture=architecture,
+        config=config,
+        family=family,
+        shape=shape_of(family, config),
+        normalisation=Normalisation.of_directory(directory),
+    )
+
+
+def _describe_random(source: str) -> ModelInfo:
+    name = source.removeprefix(_RANDOM)
+    if name in _PRESETS:
+        config_name, class_name, values = _PRESETS[name]
+        config = getattr(transformers, config_name)(**values)
+        family = family_of(config)
+        return ModelInfo(
+            source=source,
+            architecture=getattr(transformers, class_name),
+            config=config,
+            family=family,
+            shape=shape_of(family, config),
+            normalisation=Normalisation.symmetric(),
+        )
+    if not Path(name).is_dir():
+        raise ModelError(
+            f"{source}: {name!r} is neither a directory nor one of {', '.join(_PRESETS)}"
+        )
+    info = describe(name)
+    return replace(
+        info, source=source, normalisation=info.normalisation or Normalisation.symmetric()
+    )
+
+
+def _from_pretrained(info: ModelInfo, dtype: torch.dtype) -> PreTrainedModel:
+    architecture: Any = info.architecture
+    try:
+        model, report = architecture.from_pretrained(
+            info.source, config=info.config, dtype=dtype, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{info.source} cannot be loaded: {_first_line(error)}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{info.source} lacks weights of {info.architecture.__name__}: {', '.join(missing[:3])}"
+            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}"
+        )
+    return model  # type: ignore[no-any-return]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

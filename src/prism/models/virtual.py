@@ -1,0 +1,53 @@
+"""Any sequence plan in one process, differentiable: for training and for measuring accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from transformers import PreTrainedModel
+
+from prism.attention.virtual import VirtualPass
+from prism.core import Plan
+from prism.models.families import family_of
+from prism.models.instrument import attached
+from prism.partition import segment_sizes, spans
+from prism.transport.staging import WIRE_DTYPES
+
+
+@contextmanager
+def virtual(
+    model: PreTrainedModel, plan: Plan, attention_mask: torch.Tensor | None = None
+) -> Iterator[None]:
+    """Make forward calls inside this context compute what `plan` computes on several nodes.
+
+    Gradients flow. Plans that split nothing inside the model (`local`, `batch`) change nothing.
+
+    Args:
+        model: a transformers model of a supported family.
+        plan: its segments, lag, wire and shares are honoured; node names do not matter.
+        attention_mask: `(B, N)`, 0 where padded, as given to the forward call.
+
+    Raises:
+        UnsupportedModel: the model cannot be partitioned; says why.
+    """
+    family = family_of(model.config)
+    if plan.strategy != "sequence":
+        yield
+        return
+
+    def sizes_for(length: int) -> Sequence[Sequence[int]]:
+        parts = spans(length, plan.size, plan.shares)
+        return [segment_sizes(part.size, plan.segments) for part in parts]
+
+    forward_pass = VirtualPass(
+        sizes_for,
+        lag=plan.lag,
+        wire=WIRE_DTYPES[plan.wire],
+        causal=family.causal,
+        rotary=family.rotary,
+        real_BN=None if attention_mask is None else attention_mask.bool(),
+    )
+    with attached(model, family, forward_pass):
+        yield

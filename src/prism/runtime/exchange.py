@@ -1,0 +1,93 @@
+"""Tensors to peers and back: one exchange per block, posted early and collected late."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from prism.transport.base import Handle, Transport
+from prism.transport.staging import Staging
+
+Shape = tuple[int, ...]
+
+# Exchanges whose frames may be in flight at once: with lag, the one being waited for and the one
+# just posted; one more so that a frame is never refilled while a slow peer still reads it.
+_SLOTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    handle: Handle
+    frames: Mapping[int, torch.Tensor]
+    shapes: Mapping[int, Shape]
+    like: torch.Tensor
+
+
+class Exchange:
+    """Posts one payload to several peers and collects theirs.
+
+    Args:
+        transport: moves the frames.
+        staging: turns tensors into frames and back.
+        wire: dtype of values on the wire.
+        timeout_s: longest wait for one exchange.
+    """
+
+    def __init__(
+        self, transport: Transport, staging: Staging, wire: torch.dtype, timeout_s: float
+    ) -> None:
+        self._transport = transport
+        self._staging = staging
+        self._wire = wire
+        self._timeout_s = timeout_s
+        self._pending: dict[int, _Pending] = {}
+
+    def post(
+        self,
+        key: int,
+        payload: torch.Tensor,
+        send_to: Sequence[int],
+        shapes: Mapping[int, Shape],
+    ) -> None:
+        """Start sending `payload` to `send_to`, and receiving `shapes[rank]` from each rank of it.
+
+        What is received takes the dtype and device of `payload`.
+        """
+        slot = key % _SLOTS
+        frame = torch.empty(0, dtype=torch.uint8)
+        if send_to:
+            frame = self._staging.frame(("send", slot), tuple(payload.shape), self._wire)
+            self._staging.pack(payload, self._wire, frame)
+        frames = {
+            rank: self._staging.frame(("receive", slot, rank), shape, self._wire)
+            for rank, shape in shapes.items()
+        }
+        handle = self._transport.post(frame, send_to, frames)
+        self._pending[key] = _Pending(handle, frames, shapes, payload)
+
+    def collect(self, key: int, dim: int) -> torch.Tensor | None:
+        """Wait for the exchange `key`; return the received tensors joined along `dim`, by rank.
+
+        Raises:
+            PeerLost, DeadlineExceeded: as `Handle.wait`.
+        """
+        pending = self._pending.pop(key)
+        pending.handle.wait(self._timeout_s)
+        if not pending.shapes:
+            return None
+        sizes = [shape[dim] for shape in pending.shapes.values()]
+        joined = list(next(iter(pending.shapes.values())))
+        joined[dim] = sum(sizes)
+        out = torch.empty(joined, dtype=pending.like.dtype, device=pending.like.device)
+        start = 0
+        for frame, size in zip(pending.frames.values(), sizes, strict=True):
+            self._staging.unpack(frame, self._wire, out.narrow(dim, start, size))
+            start += size
+        return out
+
+    def finish(self) -> None:
+        """Wait for everything still under way, so that no frame is refilled while being sent."""
+        for key in list(self._pending):
+            self._pending.pop(key).handle.wait(self._timeout_s)
