@@ -1,0 +1,1 @@
+"""Moving byte frames between nodes; import the modules by name, `link` is free of torch."""

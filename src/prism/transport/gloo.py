@@ -1,0 +1,277 @@
+"""Frames over torch.distributed's Gloo: one process group per membership epoch.
+
+Owns the group, its outstanding works and the meaning of Gloo's errors. Frames travel point to
+point, all peers at once, so unequal lengths need no padding and an exchange costs one network
+latency. No default process group is made: epochs come and go while the process lives.
+
+Gloo neither encrypts nor authenticates; run it on a network you trust, or inside a VPN.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from prism.errors import ClusterError, ConfigError, DeadlineExceeded, PeerLost
+from prism.transport.base import Counters
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store, TCPStore
+
+# The stubs export neither the stores nor the names by which torch 2.6 and later agree on Gloo's
+# options, and a torch without distributed has none of them.
+_untyped: Any = dist
+_TAGS = 1 << 20
+
+
+def serve_store(host: str, port: int, timeout_s: float) -> TCPStore:
+    """Open the store at which ranks find each other, on the address `host` only.
+
+    Args:
+        host: one of this machine's addresses.
+        port: 0 picks a free one; read it from `store.port`.
+        timeout_s: longest wait for a key.
+
+    Raises:
+        ConfigError: the address or port cannot be used here.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror}); give a free port and an address "
+            "of this machine"
+        ) from error
+    port = listener.getsockname()[1]
+    store: TCPStore = _untyped.TCPStore(
+        host,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=timeout_s),
+        master_listen_fd=listener.detach(),
+    )
+    return store
+
+
+def connect_store(host: str, port: int, timeout_s: float) -> TCPStore:
+    """Connect to the head's store.
+
+    Raises:
+        PeerLost: nothing answers there.
+    """
+    try:
+        store: TCPStore = _untyped.TCPStore(
+            host,
+            port,
+            is_master=False,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=timeout_s),
+        )
+        return store
+    except dist.DistError as error:
+        raise PeerLost(
+            f"no store answered at {host}:{port} within {timeout_s:g} s; "
+            "is the head running, and is the port open?"
+        ) from error
+
+
+def epoch_store(store: Store, epoch: int) -> Store:
+    """Return the part of `store` that belongs to one membership epoch."""
+    part: Store = _untyped.PrefixStore(f"epoch{epoch}", store)
+    return part
+
+
+class GlooTransport:
+    """The `Transport` of one epoch over Gloo; any failure means a new epoch, a new transport."""
+
+    header_bytes = 0
+
+    def __init__(self, store: Store, rank: int, size: int, timeout_s: float, host: str) -> None:
+        """Connect to all ranks; returns when every one of them has come.
+
+        Args:
+            store: the store of this epoch only, see `epoch_store`.
+            rank: this node's place.
+            size: number of ranks.
+            timeout_s: longest wait for the others.
+            host: the local address to listen on, the one by which the head is reached.
+
+        Raises:
+            ConfigError: `host` is not an address of this machine, or torch lacks Gloo.
+            DeadlineExceeded: a rank did not come in time.
+            PeerLost: a rank, or the store, broke off while connecting.
+        """
+        self.rank = rank
+        self.size = size
+        self.counters = Counters()
+        self._tag = 0
+        self._failure: str | None = None
+        self._open: set[GlooHandle] = set()
+        self._group: Any = _form_group(store, rank, size, timeout_s, host)
+
+    def post(
+        self, frame: torch.Tensor, send_to: Sequence[int], receive: Mapping[int, torch.Tensor]
+    ) -> GlooHandle:
+        """Start sending and receiving; see `Transport.post`.
+
+        Raises:
+            PeerLost: a peer's connection is already broken.
+            ClusterError: this transport has failed or was closed before.
+        """
+        self.require_usable("post")
+        # Both ends count alike because every rank posts its exchanges in the same order, also
+        # those in which it neither sends nor receives.
+        self._tag = (self._tag + 1) % _TAGS
+        handle = GlooHandle(self, frame, receive)
+        self._open.add(handle)
+        failed = handle.start(self._group, send_to, self._tag)
+        if failed is not None:
+            raise self.fail(*failed, timeout_s=0.0)
+        self.counters.bytes_sent += frame.numel() * len(send_to)
+        self.counters.messages += len(send_to)
+        return handle
+
+    def require_usable(self, action: str) -> None:
+        """Raise ClusterError once the transport has failed or was closed.
+
+        After the first failure Gloo's errors name whichever peer comes next, not the culprit.
+        """
+        if self._failure is not None:
+            raise ClusterError(
+                f"rank {self.rank} cannot {action}: its transport {self._failure}; form a new epoch"
+            )
+
+    def fail(self, peer: int, error: RuntimeError, timeout_s: float) -> ClusterError:
+        """Mark the transport as unusable and return what to raise for Gloo's `error`."""
+        failure: ClusterError
+        if "timed out waiting" in str(error).lower():
+            self._failure = f"timed out on rank {peer}"
+            failure = DeadlineExceeded(
+                f"rank {peer} did not answer rank {self.rank} within {timeout_s:g} s; "
+                "retry in a new epoch without it"
+            )
+        else:
+            self._failure = f"lost rank {peer}"
+            failure = PeerLost(
+                f"rank {peer} broke its connection to rank {self.rank}; "
+                "retry in a new epoch without it"
+            )
+        # Gloo's traceback would keep the failed work alive, and with it every socket.
+        failure.__cause__ = error.with_traceback(None)
+        return failure
+
+    def settle(self, handle: GlooHandle) -> None:
+        """Let go of a handle whose frames have all arrived."""
+        self._open.discard(handle)
+
+    def close(self) -> None:
+        """Release the connections; peers that wait for this rank see it leave.
+
+        Takes milliseconds, also with unfinished works after a failure. The sockets live as long
+        as the group or any of its works does, so both are dropped here; once that has happened
+        Gloo writes to no buffer any more and the frames may be reused. Gloo's own `abort` and
+        `shutdown` leave the sockets open. A wait in another thread is not interrupted: it ends
+        at its own deadline and holds the sockets until then.
+        """
+        for handle in self._open:
+            handle.release()
+        self._open.clear()
+        self._group = None
+        self._failure = self._failure or "was closed"
+
+
+class GlooHandle:
+    """One exchange over Gloo: its works, and the buffers that they use."""
+
+    def __init__(
+        self, owner: GlooTransport, frame: torch.Tensor, receive: Mapping[int, torch.Tensor]
+    ) -> None:
+        for buffer in (frame, *receive.values()):
+            assert buffer.dtype == torch.uint8 and buffer.dim() == 1 and buffer.is_contiguous()
+        self._owner = owner
+        self._frame = frame
+        self._receive = dict(receive)
+        self._works: list[tuple[int, Any]] = []
+        self._done = False
+
+    def start(
+        self, group: Any, send_to: Sequence[int], tag: int
+    ) -> tuple[int, RuntimeError] | None:
+        """Hand all frames to `group`; return the peer and error of the first that it refuses."""
+        peer = self._owner.rank
+        try:
+            for peer, buffer in self._receive.items():
+                self._works.append((peer, group.recv([buffer], peer, tag)))
+            for peer in send_to:
+                self._works.append((peer, group.send([self._frame], peer, tag)))
+        except RuntimeError as error:
+            return peer, error
+        return None
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for the peers' frames, then for the own; see `Handle.wait`."""
+        owner = self._owner
+        if self._done:
+            return
+        owner.require_usable("wait")
+        begun = time.monotonic()
+        failed = self._await_all(begun + timeout_s)
+        owner.counters.comm_s += time.monotonic() - begun
+        if failed is not None:
+            raise owner.fail(*failed, timeout_s=timeout_s)
+        self._done = True
+        self.release()
+        owner.settle(self)
+        owner.counters.bytes_received += sum(buffer.numel() for buffer in self._receive.values())
+
+    def _await_all(self, deadline: float) -> tuple[int, RuntimeError] | None:
+        # Returns the error instead of raising it: a traceback through this frame would hold on to
+        # the failed work, and `close` could not take the connections down.
+        for peer, work in self._works:
+            # Gloo reads 0 as "no limit".
+            left_s = max(0.001, deadline - time.monotonic())
+            try:
+                work.wait(timedelta(seconds=left_s))
+            except RuntimeError as error:
+                return peer, error
+        return None
+
+    def release(self) -> None:
+        """Drop the works; the buffers stay for as long as somebody holds the handle."""
+        self._works = []
+
+
+def _form_group(store: Store, rank: int, size: int, timeout_s: float, host: str) -> Any:
+    if not dist.is_available() or not dist.is_gloo_available():
+        raise ConfigError("this torch was built without Gloo; install a torch that has it")
+    gloo = _untyped.ProcessGroupGloo
+    options = gloo._Options()
+    options._timeout = timedelta(seconds=timeout_s)
+    options._threads = 1
+    try:
+        options._devices = [gloo.create_device(hostname=host)]
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{host!r} is not an address of this machine; give the one by which the head is reached"
+        ) from error
+    try:
+        return gloo(store, rank, size, options)
+    except RuntimeError as error:
+        # Gloo and the store raise one class for both; only the words tell them apart.
+        late = "timeout" in str(error).lower() or "timed out" in str(error).lower()
+        reason = f"rank {rank} could not reach all {size} ranks"
+        if late:
+            raise DeadlineExceeded(
+                f"{reason} within {timeout_s:g} s; are they all in this epoch?"
+            ) from error
+        raise PeerLost(
+            f"{reason}: one of them, or the head's store, broke off; retry in a new epoch"
+        ) from error
