@@ -1,0 +1,36 @@
+"""The `prism` command: arguments in, tables or one JSON document out; no logic.
+
+Commands import what they need when they run, so that `prism --help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from prism.cli import cluster_commands, run_command
+from prism.errors import InputError, PrismError
+
+app = typer.Typer(
+    name="prism",
+    help="One Hugging Face Transformer over a few small devices, only when that is faster.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+cluster_commands.register(app)
+run_command.register(app)
+
+
+def main() -> None:
+    """Run the command line; errors are one sentence, exit code 2 for bad input, 1 otherwise."""
+    try:
+        app()
+    except PrismError as error:
+        print(f"prism: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt:
+        print("prism: interrupted", file=sys.stderr)
+        sys.exit(130)

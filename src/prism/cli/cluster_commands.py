@@ -1,0 +1,76 @@
+"""`prism keygen` and `prism node`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(keygen)
+    app.command()(node)
+
+
+def keygen(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("cluster.key"),
+) -> None:
+    """Make a cluster secret; copy it to every node."""
+    from prism.cluster.keys import generate, save
+
+    save(generate(), path)
+    print(f"wrote {path}; copy it to every node, and keep it secret")
+
+
+def node(
+    head: Annotated[str, typer.Option(help="The head's address, tcp://HOST:PORT.")],
+    name: Annotated[str, typer.Option(help="This node's name, unique in the cluster.")],
+    secret: Annotated[Path, typer.Option(help="The cluster secret.")] = Path("cluster.key"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Compute threads.", min=1)] = None,
+    cores: Annotated[str, typer.Option(help="Cores to run on, such as 0,1.")] = "",
+    link: Annotated[str, typer.Option(help="Emulated link (local clusters).", hidden=True)] = "",
+    medium: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    places: Annotated[str, typer.Option(hidden=True)] = "",
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Serve as a node of the cluster whose head is at HEAD; ends when the head says so."""
+    pins = _pin(cores)  # before torch starts its threads
+
+    import torch
+
+    from prism.cluster.keys import read
+    from prism.cluster.node import EmulatedLink, Node, NodeConfig
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    names = places.split(",") if places else []
+    config = NodeConfig(
+        name=name,
+        head=head,
+        secret=read(secret),
+        device=device,
+        cores=pins,
+        link=EmulatedLink.open(link, medium, names) if medium else None,
+        home=names[0] if names else "",
+        parent_pid=parent,
+    )
+    print(f"{name}: {Node(config).run()}")
+
+
+def _pin(cores: str) -> tuple[int, ...]:
+    from prism.errors import ConfigError
+
+    if not cores:
+        return ()
+    try:
+        pins = tuple(int(core) for core in cores.split(","))
+        os.sched_setaffinity(0, pins)
+    except (ValueError, OSError) as error:
+        raise ConfigError(
+            f"cores must be numbers of this machine's cores, not {cores!r}"
+        ) from error
+    return pins

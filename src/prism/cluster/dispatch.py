@@ -1,0 +1,157 @@
+"""A plan becomes messages to its nodes, and their answers one output.
+
+One attempt: the first failure ends it, and what to do then is the session's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prism.cluster import control, tensors
+from prism.cluster.head import Call, Head
+from prism.cluster.node import EmulatedLink
+from prism.core import Plan, RunRecord
+from prism.partition import rows
+
+_GRACE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request gave.
+
+    Attributes:
+        output: the model's usual output.
+        record: the head node's record, its total spanning the whole request; `per_node` has the
+            others.
+    """
+
+    output: Any
+    record: RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    output: Any
+    record: RunRecord
+    at_s: float
+
+
+class Dispatcher:
+    """Runs one request at a time on the nodes of a head.
+
+    Args:
+        head: talks to the nodes.
+        home: name of the node on the head's own device.
+        link: the emulated link of a local cluster.
+    """
+
+    def __init__(self, head: Head, home: str, link: EmulatedLink | None = None) -> None:
+        self._head = head
+        self._home = home
+        self._link = link
+
+    def run(
+        self, model: int, inputs: dict[str, Any], plan: Plan, batch: int, timeout_s: float
+    ) -> Answer:
+        """Run a request under a plan whose nodes are named.
+
+        Raises:
+            ClusterError: a node failed, vanished, or did not answer in time.
+            InputError: a node refused the request.
+        """
+        started_s = time.monotonic()
+        parts = _parts(plan, inputs, batch)
+        call = self._head.call()
+        try:
+            self._send(call, model, plan, parts, timeout_s)
+            replies = self._collect(call, list(parts), started_s + 2 * timeout_s + _GRACE_S)
+        finally:
+            self._head.end(call)
+        outputs = [replies[name].output for name in parts if replies[name].output is not None]
+        output = tensors.join_rows(outputs)
+        return Answer(output, _summary(plan, batch, replies, list(parts), started_s))
+
+    def _send(
+        self,
+        call: Call,
+        model: int,
+        plan: Plan,
+        parts: Mapping[str, dict[str, Any]],
+        timeout_s: float,
+    ) -> None:
+        group = self._head.group(plan.nodes) if plan.strategy == "sequence" else None
+        packed: dict[int, tuple[Any, list[memoryview]]] = {}
+        # The helpers' inputs have a link to cross; the node at home gets its own last.
+        for name in sorted(parts, key=lambda name: name == self._home):
+            part = parts[name]
+            if id(part) not in packed:
+                packed[id(part)] = tensors.pack(part)
+            description, frames = packed[id(part)]
+            message = control.Run(
+                request=call.request,
+                model=model,
+                plan=str(plan),
+                inputs=description,
+                group=group,
+                timeout_s=timeout_s,
+                arrives_s=self._arrival_s(name, frames),
+            )
+            self._head.send(name, message, frames)
+
+    def _arrival_s(self, name: str, frames: list[memoryview]) -> float:
+        if self._link is None:
+            return 0.0
+        return self._link.arrival_s(self._home, name, sum(frame.nbytes for frame in frames))
+
+    def _collect(self, call: Call, names: list[str], deadline_s: float) -> dict[str, _Reply]:
+        replies: dict[str, _Reply] = {}
+        while waiting := [name for name in names if name not in replies]:
+            name, message, frames = self._head.answer(call, deadline_s, waiting)
+            output = None
+            if message.output is not None:
+                output = tensors.unpack(message.output, frames)
+                _sleep_until(message.arrives_s)
+            record = RunRecord.from_dict(message.record)
+            replies[name] = _Reply(output, record, time.monotonic())
+        return replies
+
+
+def _parts(plan: Plan, inputs: dict[str, Any], batch: int) -> dict[str, dict[str, Any]]:
+    """Return what each node is given to compute on."""
+    if plan.strategy != "batch":
+        return {name: inputs for name in plan.nodes}
+    spans = rows(batch, plan.size, plan.shares)
+    return {
+        name: tensors.rows_of(inputs, span.start, span.stop)
+        for name, span in zip(plan.nodes, spans, strict=True)
+        if span.size
+    }
+
+
+def _summary(
+    plan: Plan, batch: int, replies: Mapping[str, _Reply], names: list[str], started_s: float
+) -> RunRecord:
+    """Return the first node's record, spanning the request from its start to its end."""
+    first = replies[names[0]]
+    ended_s = max(reply.at_s for reply in replies.values())
+    output_s = first.record.output_s
+    if plan.strategy == "batch":
+        output_s += max(0.0, ended_s - first.at_s)
+    return replace(
+        first.record,
+        plan=plan,
+        batch=batch,
+        total_s=ended_s - started_s,
+        input_s=max(reply.record.input_s for reply in replies.values()),
+        output_s=output_s,
+        per_node={name: replies[name].record for name in names[1:]},
+    )
+
+
+def _sleep_until(moment_s: float) -> None:
+    while (left_s := moment_s - time.monotonic()) > 0:
+        time.sleep(left_s)
