@@ -1,0 +1,32 @@
+"""The performance map: what every plan cost on one cluster, in a file a person can read.
+
+`schema` owns the entries and their validation, `performance` the map as a whole, `surface` the
+monotone interpolation between measured points, `files` reading and atomic writing.
+"""
+
+from prism.perfmap.performance import ClusterIdentity, Costs, PerformanceMap, load_example
+from prism.perfmap.schema import (
+    Accuracy,
+    HeldOut,
+    MapLink,
+    Measurement,
+    NodeInfo,
+    Payload,
+    Stat,
+)
+from prism.perfmap.surface import Surface
+
+__all__ = [
+    "Accuracy",
+    "ClusterIdentity",
+    "Costs",
+    "HeldOut",
+    "MapLink",
+    "Measurement",
+    "NodeInfo",
+    "Payload",
+    "PerformanceMap",
+    "Stat",
+    "Surface",
+    "load_example",
+]

@@ -1,0 +1,230 @@
+"""Every plan that a map can predict on the nodes alive, measured or derived, and its cost.
+
+Measured are the shapes in the map; they hold for other nodes of the same hardware too. Derived are
+splits by rows, from each node's measurements alone: in equal parts over the first nodes, and in
+the parts that end first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from prism.core import LinkState, Plan, RunRecord
+from prism.errors import MapError, PlanError
+from prism.partition import rows
+from prism.perfmap import PerformanceMap
+from prism.planner.cost import Cost, PlanCost
+from prism.planner.links import LinkSample
+from prism.planner.shares import RowSplit
+
+_KEPT = 256
+
+
+class LeftOut(NamedTuple):
+    """A plan that cannot be predicted here and now, and why."""
+
+    plan: str
+    reason: str
+
+
+class Option(NamedTuple):
+    """A plan that could run, its cost, and its accuracy drop: 0 if exact, None if unmeasured."""
+
+    plan: Plan
+    cost: Cost
+    accuracy_drop: float | None
+
+
+class _Way(NamedTuple):
+    """How to predict a plan: as measured, or from its rows per node."""
+
+    plan: Plan
+    measured: PlanCost | None
+    rows: tuple[int, ...]
+    accuracy_drop: float | None
+
+
+class _Ways(NamedTuple):
+    found: tuple[_Way, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+class CostModel:
+    """Predicts what plans cost, from one map."""
+
+    def __init__(self, perf: PerformanceMap) -> None:
+        """Prepare a map for many predictions.
+
+        Raises:
+            MapError: nobody measured `local`, with which every other plan is compared.
+        """
+        if "local" not in perf.by_shape:
+            raise MapError("the map has no measurement of local; run `prism profile` again")
+        self.map = perf
+        self.head = perf.nodes[0].name
+        self._by_shape: Mapping[str, PlanCost] = {
+            shape: PlanCost(entries, perf.model, perf.link, perf.payload)
+            for shape, entries in perf.by_shape.items()
+        }
+        self._hardware = {node.name: (node.hardware, node.threads) for node in perf.nodes}
+        self._split = RowSplit(self.head, self._nodes_alone(), perf.payload)
+        self._rows = lru_cache(maxsize=_KEPT)(_rows)
+        self._ways = lru_cache(maxsize=_KEPT)(self._find_ways)
+
+    def predict(self, plan: Plan, batch: int, length: int, link: LinkState) -> Cost:
+        """Return the cost of a plan on nodes of the map.
+
+        Raises:
+            PlanError: the plan is not covered; says why.
+        """
+        way = self._way(plan, batch, length)
+        if isinstance(way, LeftOut):
+            raise PlanError(f"{plan} cannot be predicted: {way.reason}")
+        return self._cost(way, batch, length, link)
+
+    def options(
+        self,
+        names: Sequence[str],
+        batch: int,
+        length: int,
+        link: LinkState,
+        also: Iterable[Plan] = (),
+    ) -> tuple[list[Option], tuple[LeftOut, ...]]:
+        """Return the plans to choose from for one batch, `local` first, and those left out.
+
+        Args:
+            names: nodes alive, the head first.
+            batch: rows.
+            length: positions per row.
+            link: decides how many rows are worth sending.
+            also: plans that a caller names, covered or not.
+
+        Raises:
+            PlanError: the head is not the map's, or a node is not in the map.
+        """
+        names = tuple(names)
+        # Beyond one position per node the length decides nothing, so texts share their ways.
+        ways = self._ways(names, batch, min(length, len(names)))
+        more, left_out = self._resolve_all(also, names)
+        solved = self._solved(names, batch, length, link)
+        if solved:
+            more.append(solved)
+        known = {way.plan for way in ways.found}
+        extra = self._sift((plan for plan in more if plan not in known), batch, length)
+        options = [
+            Option(way.plan, self._cost(way, batch, length, link), way.accuracy_drop)
+            for way in ways.found + extra.found
+        ]
+        return options, tuple(dict.fromkeys((*ways.left_out, *left_out, *extra.left_out)))
+
+    def link_sample(self, record: RunRecord) -> LinkSample | None:
+        """Return what a run says about the link, or None if it exchanged nothing known here."""
+        measured = self._by_shape.get(record.plan.shape)
+        return measured.link_sample(record) if measured else None
+
+    def _nodes_alone(self) -> dict[str, PlanCost]:
+        alone = {}
+        for name, hardware in self._hardware.items():
+            own = self._by_shape.get(f"local@{name}")
+            if name == self.head:
+                alone[name] = self._by_shape["local"]
+            elif own:
+                alone[name] = own
+            elif hardware == self._hardware[self.head]:
+                alone[name] = self._by_shape["local"]
+        return alone
+
+    def _cost(self, way: _Way, batch: int, length: int, link: LinkState) -> Cost:
+        if way.measured:
+            return way.measured.at(batch, length, link)
+        return self._split.cost(way.plan.nodes, way.rows, length, link)
+
+    def _find_ways(self, names: tuple[str, ...], batch: int, length: int) -> _Ways:
+        """Return what the nodes allow whatever the link, equal splits by rows included."""
+        if names[:1] != (self.head,):
+            raise PlanError(
+                f"the first node alive must be the map's head {self.head}, "
+                f"not {', '.join(names[:1]) or 'none'}"
+            )
+        unknown = [name for name in names if name not in self._hardware]
+        if unknown:
+            raise PlanError(
+                f"{', '.join(unknown)} is not in the map, which has {', '.join(self._hardware)}; "
+                f"run `prism profile` with it"
+            )
+        measured = (cost.plan for cost in self._by_shape.values())
+        plans, left_out = self._resolve_all((Plan(), *measured), names)
+        plans.extend(Plan("batch", names[:size]) for size in range(2, len(names) + 1))
+        ways = self._sift(plans, batch, length)
+        return _Ways(ways.found, (*left_out, *ways.left_out))
+
+    def _resolve_all(
+        self, plans: Iterable[Plan], names: Sequence[str]
+    ) -> tuple[list[Plan], list[LeftOut]]:
+        """Put plans on the nodes alive; plain `local` stays unnamed."""
+        resolved, left_out = [], []
+        for plan in plans:
+            if plan.strategy == "local" and plan.nodes in ((), (self.head,)):
+                resolved.append(Plan())
+                continue
+            try:
+                resolved.append(plan.on(names))
+            except PlanError as error:
+                left_out.append(LeftOut(str(plan), str(error)))
+        return resolved, left_out
+
+    def _sift(self, plans: Iterable[Plan], batch: int, length: int) -> _Ways:
+        """Tell the plans that can be predicted from those that cannot."""
+        found, left_out = [], []
+        for plan in dict.fromkeys(plans):
+            way = self._way(plan, batch, length)
+            if isinstance(way, LeftOut):
+                left_out.append(way)
+            else:
+                found.append(way)
+        return _Ways(tuple(found), tuple(left_out))
+
+    def _way(self, plan: Plan, batch: int, length: int) -> _Way | LeftOut:
+        """Return how to predict a plan, or why nobody can."""
+        accuracy = self.map.accuracy_by_shape.get(plan.shape)
+        drop = 0.0 if plan.exact else accuracy.drop if accuracy else None
+        measured = self._measured(plan)
+        if plan.strategy == "sequence" and length < plan.size:
+            return LeftOut(str(plan), f"{length} positions are too few for {plan.size} nodes")
+        if plan.strategy == "batch" and batch < plan.size:
+            return LeftOut(str(plan), f"a batch of {batch} has too few rows for {plan.size} nodes")
+        if measured:
+            return _Way(plan, measured, (), drop)
+        if plan.strategy == "sequence":
+            return LeftOut(str(plan), "the map has not measured it on such nodes")
+        if not self._split.covers(plan.nodes):
+            return LeftOut(str(plan), "the map has not measured each of its nodes alone")
+        counts = (batch,) if plan.strategy == "local" else self._rows(plan, batch)
+        return _Way(plan, None, counts, drop)
+
+    def _measured(self, plan: Plan) -> PlanCost | None:
+        cost = self._by_shape.get(plan.shape)
+        if plan.strategy == "local" or cost is None:
+            return cost
+        hardware = [self._hardware.get(name) for name in plan.nodes]
+        return cost if hardware == list(self._hardware.values())[: plan.size] else None
+
+    def _solved(
+        self, names: Sequence[str], batch: int, length: int, link: LinkState
+    ) -> Plan | None:
+        """Return the split by rows that ends first, unless an equal split does the same."""
+        usable = [name for name in names if self._split.covers((name,))]
+        counts = self._split.solve(usable, batch, length, link)
+        shares = {name: count for name, count in zip(usable, counts, strict=True) if count}
+        if len(shares) < 2:
+            return None
+        plan = Plan("batch", tuple(shares), tuple(map(float, shares.values())))
+        equal = self._rows(replace(plan, shares=()), batch)
+        return None if equal == tuple(shares.values()) else plan
+
+
+def _rows(plan: Plan, batch: int) -> tuple[int, ...]:
+    return tuple(span.size for span in rows(batch, plan.size, plan.shares))

@@ -1,0 +1,304 @@
+"""The performance map: the file, what it refuses, and interpolation that never falls."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prism.core import ModelShape, Plan, RunRecord
+from prism.errors import MapError
+from prism.perfmap import (
+    Accuracy,
+    ClusterIdentity,
+    HeldOut,
+    MapLink,
+    Measurement,
+    NodeInfo,
+    PerformanceMap,
+    Stat,
+    Surface,
+    load_example,
+)
+
+MODEL = ModelShape("vit", 12, 768, 768, False, False, 197)
+NODE = NodeInfo("nano1", "board", "2.13.0", "5.23.0", "float32", 4)
+
+
+def make_map(**changes):
+    values = {
+        "model_hash": "abc",
+        "model": MODEL,
+        "nodes": (NODE, replace(NODE, name="nano2")),
+        "link": MapLink(100e6, 0.001, 0.002, 9e-8, shared=True),
+        "measurements": (
+            Measurement("local", 1, 197, 5, Stat(0.08, 0.001), Stat(0.08, 0.001)),
+            Measurement("seq:2:L10", 1, 197, 5, Stat(0.1), Stat(0.05), energy_j=Stat(1.5)),
+        ),
+        "accuracy": (Accuracy("seq:2:L10", 0.95, 0.02, 1000, "digits"),),
+        "held_out": (HeldOut("local", 3, 197, 0.21, 0.2),),
+    }
+    return PerformanceMap(**{**values, **changes})
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    path = tmp_path / "map.json"
+    perf = make_map()
+    perf.save(path)
+    assert PerformanceMap.load(path) == perf
+    assert [entry.name for entry in tmp_path.iterdir()] == ["map.json"]
+    measurements = [line for line in path.read_text().splitlines() if '"seq:2:L10"' in line]
+    assert any('"batch": 1' in line and '"total_s"' in line for line in measurements)
+
+
+def test_lookup_is_exact_and_by_shape():
+    perf = make_map()
+    named = Plan.parse("seq:nano1+nano2:L10")
+    assert perf.lookup(named, 1, 197).compute_s.median == 0.05
+    assert perf.lookup(named, 2, 197) is None
+    assert perf.interpolate(Plan.parse("seq:2:L20"), 1, 197) is None
+    costs = perf.interpolate(named, 4, 197)
+    assert costs.extrapolated and costs.energy_j == pytest.approx(6.0)
+
+
+def test_a_measurement_is_made_of_records():
+    records = [
+        RunRecord("head", Plan.parse("seq:a+b:L4"), 2, 65, total, comm_s=total / 10, bytes_sent=70)
+        for total in (0.5, 0.1, 0.2, 0.3, 0.4)
+    ]
+    entry = Measurement.of(records)
+    assert entry.key == ("seq:2:L4", 2, 65)
+    assert (entry.total_s.median, entry.total_s.spread) == (0.3, pytest.approx(0.2))
+    assert entry.comm_s.median == pytest.approx(0.03)
+    assert (entry.runs, entry.bytes_sent, entry.energy_j) == (5, 70, None)
+    assert Measurement.of(records, [1.0, 2.0, 3.0]).energy_j.median == 2.0
+
+
+def test_held_out_error_is_signed():
+    assert HeldOut("local", 1, 1, 0.3, 0.2).error == pytest.approx(0.5)
+    assert HeldOut("local", 1, 1, 0.1, 0.2).error == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "corrupt or truncated"),
+        (b'{"format": "prism performance map", "version": 1, "mod', "corrupt or truncated"),
+        (b"\xff\xfe\x00bad", "not a text file"),
+        (b"[" * 100_000, "corrupt or truncated"),
+        (b"[1, 2]", "no performance map"),
+        (b'{"hello": "world"}', "no performance map"),
+        (b'{"format": "prism performance map", "version": 2}', "version 2 is not 1"),
+        (b'{"format": "prism performance map"}', "version None is not 1"),
+        (b'{"format": NaN}', "NaN is no JSON number"),
+    ],
+)
+def test_a_file_that_is_no_map_is_named_with_the_reason(tmp_path, content, reason):
+    path = tmp_path / "odd.json"
+    path.write_bytes(content)
+    with pytest.raises(MapError, match=reason) as caught:
+        PerformanceMap.load(path)
+    assert "odd.json" in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(MapError, match=r"none\.json does not exist"):
+        PerformanceMap.load(tmp_path / "none.json")
+    with pytest.raises(MapError, match="cannot be read"):
+        PerformanceMap.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        (("link", "bandwidth_bps"), -1, "bandwidth_bps"),
+        (("link", "bandwidth_bps"), "fast", "bandwidth_bps"),
+        (("link", "shared"), "yes", "shared"),
+        (("link", "exchange"), "magic", "exchange"),
+        (("model", "blocks"), 0, "blocks"),
+        (("model", "causal"), 3, "causal"),
+        (("model",), None, "ModelShape"),
+        (("nodes",), [], "nodes is empty"),
+        (("nodes",), {"a": 1}, "nodes must be a list"),
+        (("nodes", 0, "threads"), 0, "threads"),
+        (("payload", "input_bytes"), -4, "input_bytes"),
+        (("measurements", 0, "plan"), "seq:2", "lacks its segments"),
+        (("measurements", 1, "plan"), "seq:nano1+nano2:L10", "plan's shape"),
+        (("measurements", 0, "batch"), 1.5, "batch"),
+        (("measurements", 0, "total_s"), {"median": -1}, "median"),
+        (("measurements", 0, "total_s"), 3, "Stat"),
+        (("measurements", 1, "total_s"), {"median": 0}, "total_s must be above 0"),
+        (("measurements", 0), "local", "Measurement"),
+        (("accuracy", 0, "accuracy"), 95.0, "accuracy"),
+        (("accuracy", 0, "drop"), 2, "drop"),
+        (("held_out", 0, "measured_s"), 0, "measured_s"),
+        (("seconds_spent",), "long", "seconds_spent"),
+        (("passes",), True, "passes"),
+        (("date",), 2026, "date"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path, path, value, reason):
+    document = json.loads(json.dumps(make_map().to_dict()))
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    file = tmp_path / "wrong.json"
+    file.write_text(json.dumps(document))
+    with pytest.raises(MapError, match=reason) as caught:
+        PerformanceMap.load(file)
+    assert "wrong.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["model_hash", "model", "nodes", "link"])
+def test_a_missing_part_is_refused(key):
+    document = make_map().to_dict()
+    del document[key]
+    with pytest.raises(MapError):
+        PerformanceMap.from_dict(document)
+
+
+@given(cut=st.integers(0, 2000))
+def test_no_truncation_passes(cut, tmp_path_factory):
+    path = tmp_path_factory.mktemp("cut") / "map.json"
+    make_map().save(path)
+    whole = path.read_bytes().rstrip()
+    path.write_bytes(whole[: min(cut, len(whole) - 1)])
+    with pytest.raises(MapError):
+        PerformanceMap.load(path)
+
+
+def test_an_unknown_field_is_ignored():
+    document = make_map().to_dict()
+    document["mood"] = "good"
+    assert PerformanceMap.from_dict(document) == make_map()
+
+
+@pytest.mark.parametrize("name", ["nodes", "measurements", "accuracy"])
+def test_what_appears_twice_is_refused(name):
+    entries = getattr(make_map(), name)
+    with pytest.raises(MapError, match="appears twice"):
+        make_map(**{name: (*entries, entries[0])})
+
+
+def test_a_full_disk_leaves_the_old_map(tmp_path):
+    """A process whose files may not exceed 1 kB: the kernel itself cuts the write off."""
+    path = tmp_path / "map.json"
+    make_map().save(path)
+    old = path.read_bytes()
+    script = (
+        "import resource, sys\n"
+        "from prism.errors import MapError\n"
+        "from prism.perfmap import PerformanceMap\n"
+        "perf = PerformanceMap.load(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n"
+        "    perf.save(sys.argv[1])\n"
+        "except MapError as error:\n"
+        "    print(error)\n"
+        "else:\n"
+        "    sys.exit('saved')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cannot write" in done.stdout and "unchanged" in done.stdout
+    assert len(old) > 1000 and path.read_bytes() == old
+    assert [entry.name for entry in tmp_path.iterdir()] == ["map.json"]
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path):
+    with pytest.raises(MapError, match="cannot write"):
+        make_map().save(tmp_path / "missing" / "map.json")
+
+
+def test_the_same_cluster_passes():
+    perf = make_map()
+    perf.check(ClusterIdentity("abc", perf.nodes))
+    perf.check(ClusterIdentity("abc", (perf.nodes[0], perf.nodes[1])))
+
+
+@pytest.mark.parametrize(
+    ("model_hash", "nodes", "difference"),
+    [
+        ("xyz", ("nano1", "nano2"), "model is xyz, the map has abc"),
+        ("abc", ("nano1",), "the cluster lacks nano2"),
+        ("abc", ("nano1", "nano2", "pi"), "the map lacks pi"),
+        ("abc", ("nano2", "nano1"), "the head is nano2, the map has nano1"),
+    ],
+)
+def test_another_model_or_node_set_is_refused(model_hash, nodes, difference):
+    identity = ClusterIdentity(model_hash, tuple(replace(NODE, name=name) for name in nodes))
+    with pytest.raises(MapError, match=difference):
+        make_map().check(identity)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("torch", "2.6.0"), ("transformers", "5.0"), ("dtype", "float16"), ("threads", 1)],
+)
+def test_another_version_or_dtype_is_refused(field, value):
+    perf = make_map()
+    changed = replace(perf.nodes[1], **{field: value})
+    with pytest.raises(MapError, match=f"nano2: {field} is {value}"):
+        perf.check(ClusterIdentity("abc", (perf.nodes[0], changed)))
+
+
+def test_examples_load_and_others_are_refused():
+    assert PerformanceMap.paper() == load_example("paper")
+    with pytest.raises(MapError, match="'pager'.*paper"):
+        load_example("pager")
+
+
+def test_the_paper_map_holds_the_published_table():
+    perf = PerformanceMap.paper()
+    entry = perf.lookup(Plan.parse("seq:2:L10"), 8, 197)
+    parts = (entry.compute_s.median, entry.staging_s.median, entry.comm_s.median)
+    assert parts == (0.272, 0.0523, 0.0904)
+    assert entry.total_s.median == pytest.approx(sum(parts))
+    assert perf.accuracy_by_shape["seq:2:L10"].drop == pytest.approx(0.0237)
+    assert len(perf.measurements) == 18
+
+
+def test_points_that_rise_are_kept_and_joined_by_lines():
+    surface = Surface({(1, 10): 1.0, (4, 10): 4.0, (1, 20): 2.0, (4, 20): 8.0})
+    assert [surface.at(1, 10), surface.at(4, 20)] == [1.0, 8.0]
+    assert surface.at(2, 10) == pytest.approx(2.0)
+    assert surface.at(4, 15) == pytest.approx(6.0)
+    assert surface.at(6, 10) == pytest.approx(6.0)
+    assert not surface.extrapolates(4, 15)
+    assert surface.extrapolates(5, 15) and surface.extrapolates(4, 21)
+
+
+def test_a_dip_is_corrected_to_the_middle():
+    surface = Surface({(1, 1): 1.0, (2, 1): 5.0, (3, 1): 3.0, (4, 1): 6.0})
+    assert [surface.at(batch, 1) for batch in (1, 2, 3, 4)] == [1.0, 4.0, 4.0, 6.0]
+
+
+values = st.floats(0, 1e3)
+knots = st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True)
+
+
+@given(batches=knots, lengths=knots, data=st.data())
+def test_a_surface_never_falls(batches, lengths, data):
+    points = {(b, n): data.draw(values) for b in batches for n in lengths}
+    surface = Surface(points)
+    batch, length = data.draw(st.integers(1, 99)), data.draw(st.integers(1, 99))
+    here = surface.at(batch, length)
+    tolerance = 1e-9 * (1 + here)
+    assert here >= 0
+    assert surface.at(batch + data.draw(st.integers(1, 9)), length) >= here - tolerance
+    assert surface.at(batch, length + data.draw(st.integers(1, 9))) >= here - tolerance
+
+
+@given(points=st.dictionaries(st.tuples(st.integers(1, 9), st.integers(1, 9)), values, min_size=1))
+def test_a_grid_with_gaps_stays_finite_and_never_falls_in_batch(points):
+    surface = Surface(points)
+    for length in (1, 4, 9):
+        along = [surface.at(batch, length) for batch in range(1, 12)]
+        assert all(b >= a - 1e-9 * (1 + a) for a, b in pairwise(along))
