@@ -295,8 +295,9 @@ class RunRecord:
 
     `total_s` is the node's wall time; on the head it spans the whole request. `comm_s` is only the
     time the forward pass stood waiting for peers; `compute_s` is the rest of the forward pass
-    without staging (device-host copies; always 0 on CPU). `energy_j` is None when nobody measured.
-    On the head's record `per_node` holds those of the other nodes.
+    without staging (device-host copies; always 0 on CPU). `energy_j` is None when nobody measured;
+    records with the same `energy_domain` read the same sensor, and must not be added up. On the
+    head's record `per_node` holds those of the other nodes.
     """
 
     node: str
@@ -313,6 +314,7 @@ class RunRecord:
     messages: int = 0
     energy_j: float | None = None
     energy_scope: str | None = None
+    energy_domain: str | None = None
     energy_quality: Quality | None = None
     outcome: Outcome = "ok"
     per_node: Mapping[str, RunRecord] = field(default_factory=dict, hash=False)

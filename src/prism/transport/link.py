@@ -30,6 +30,7 @@ _EXAMPLE = (
     'write for example "100mbit,3ms" or "100mbit,3ms,jitter=1ms,shared,drop=50,stall=50+2s", '
     'with kbit, mbit, gbit and us, ms, s; "none" leaves the link alone'
 )
+_LINK = struct.Struct("=ddd")  # bandwidth (inf = unlimited), latency, jitter
 _CLOCK = struct.Struct("=d")
 
 
@@ -152,10 +153,11 @@ def _quantity_text(value: float, units: Mapping[str, float]) -> str:
 class Medium:
     """Air time on one emulated medium, reserved by all processes that open the same file.
 
-    The file holds the time until which each node's uplink and downlink is busy; a `shared` medium
-    has one such clock for everybody. A file of zeros is an idle medium, so whoever comes first
-    creates it and a process that dies leaves nothing to repair. The file must not outlive a reboot,
-    which restarts the clock; keep it in a temporary directory.
+    The file holds the link's bandwidth, latency and jitter, so that they can change for everybody at
+    once, and the time until which each node's uplink and downlink is busy; a `shared` medium has
+    one such clock for all. Whoever comes first creates it, and a process that dies leaves nothing
+    to repair. The file must not outlive a reboot, which restarts the clock; keep it in a temporary
+    directory.
     """
 
     def __init__(
@@ -169,19 +171,19 @@ class Medium:
 
         Args:
             path: the same file for every process on the medium.
-            shape: bandwidth, latency, jitter and sharing; the bandwidth must be everybody's.
+            shape: what the link is like from the start; the one who creates the file decides.
             nodes: number of nodes on the medium.
             rng: source of the jitter.
 
         Raises:
             ConfigError: the file belongs to a medium with another number of nodes.
         """
-        self.shape = shape
+        self._shared = shape.shared
         self._nodes = nodes
         self._rng = rng or random.Random()
         self._turn = threading.Lock()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        length = 2 * nodes * _CLOCK.size
+        length = _LINK.size + 2 * nodes * _CLOCK.size
         try:
             with self._exclusive():
                 found = os.fstat(self._fd).st_size
@@ -191,10 +193,21 @@ class Medium:
                         f"{length} expected); use a new file for a new cluster"
                     )
                 os.ftruncate(self._fd, length)
-            self._clocks = mmap.mmap(self._fd, length)
+                self._file = mmap.mmap(self._fd, length)
+                if not found:
+                    self._write_link(shape)
         except BaseException:
             os.close(self._fd)
             raise
+
+    def reshape(self, shape: LinkShape) -> None:
+        """Change bandwidth, latency and jitter for every process; what is in the air stays."""
+        with self._exclusive():
+            self._write_link(shape)
+
+    def _write_link(self, shape: LinkShape) -> None:
+        rate = math.inf if shape.bandwidth_bps is None else shape.bandwidth_bps
+        _LINK.pack_into(self._file, 0, rate, shape.latency_s, shape.jitter_s)
 
     def reserve(
         self, node_index: int, nbytes: int, now: float, receivers: Sequence[int] = ()
@@ -217,21 +230,21 @@ class Medium:
                     f"node {index} is not on this medium of {self._nodes} nodes (0 to "
                     f"{self._nodes - 1}); open the medium for as many nodes as the cluster has"
                 )
-        done = now
-        if self.shape.bandwidth_bps is not None:
-            copy_s = nbytes * 8 / self.shape.bandwidth_bps
-            with self._exclusive():
-                done = self._occupy(node_index, copy_s, now, receivers)
-        return done + self.shape.latency_s + self._rng.uniform(0.0, self.shape.jitter_s)
+        with self._exclusive():
+            rate, latency_s, jitter_s = _LINK.unpack_from(self._file, 0)
+            done = now
+            if math.isfinite(rate):
+                done = self._occupy(node_index, nbytes * 8 / rate, now, receivers)
+        return float(done + latency_s + self._rng.uniform(0.0, jitter_s))
 
     def _occupy(
         self, node_index: int, copy_s: float, now: float, receivers: Sequence[int]
     ) -> float:
-        uplink = 0 if self.shape.shared else node_index
+        uplink = 0 if self._shared else node_index
         start = max(now, self._busy_until(uplink))
         done = start + copy_s * max(1, len(receivers))
         self._set_busy_until(uplink, done)
-        if not self.shape.shared:
+        if not self._shared:
             for receiver in receivers:
                 downlink = self._nodes + receiver
                 received = max(start, self._busy_until(downlink)) + copy_s
@@ -240,11 +253,11 @@ class Medium:
         return done
 
     def _busy_until(self, clock: int) -> float:
-        value: float = _CLOCK.unpack_from(self._clocks, clock * _CLOCK.size)[0]
+        value: float = _CLOCK.unpack_from(self._file, _LINK.size + clock * _CLOCK.size)[0]
         return value
 
     def _set_busy_until(self, clock: int, value: float) -> None:
-        _CLOCK.pack_into(self._clocks, clock * _CLOCK.size, value)
+        _CLOCK.pack_into(self._file, _LINK.size + clock * _CLOCK.size, value)
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -258,6 +271,6 @@ class Medium:
 
     def close(self) -> None:
         """Release the file; other processes keep their view of it. Safe to call twice."""
-        if not self._clocks.closed:
-            self._clocks.close()
+        if not self._file.closed:
+            self._file.close()
             os.close(self._fd)
