@@ -22,6 +22,7 @@ class VirtualPass(ForwardPass):
 
     Args:
         sizes_for: from N to the segment sizes of every partition.
+        full: every row is exchanged, and the model's own mask, with its windows, is kept.
         lag: 0 or 1.
         wire: dtype exchanged values are rounded to.
         causal: whether rows attend only to earlier ones.
@@ -33,6 +34,7 @@ class VirtualPass(ForwardPass):
         self,
         sizes_for: Callable[[int], Sequence[Sequence[int]]],
         *,
+        full: bool,
         lag: int,
         wire: torch.dtype,
         causal: bool,
@@ -40,6 +42,7 @@ class VirtualPass(ForwardPass):
         real_BN: torch.Tensor | None,
     ) -> None:
         self._sizes_for = sizes_for
+        self._full = full
         self._lag = lag
         self._wire = wire
         self._causal = causal
@@ -51,7 +54,10 @@ class VirtualPass(ForwardPass):
     def enter(self, hidden_BND: torch.Tensor) -> torch.Tensor:
         sizes = self._sizes_for(hidden_BND.shape[1])
         self._pool, counts_BC = _block_diagonal_pooling(sizes, self._real_BN, hidden_BND.device)
-        self._bias = _partitioned_bias(sizes, counts_BC, self._real_BN, self._causal)
+        self._foreign_NN = _foreign(sizes, hidden_BND.device)
+        self._bias = _partitioned_bias(
+            sizes, counts_BC, self._foreign_NN, self._real_BN, self._causal
+        )
         self._means = {0: segment_means(hidden_BND, self._pool)}
         return hidden_BND
 
@@ -83,7 +89,12 @@ class VirtualPass(ForwardPass):
 
     @override
     def bias(self, mask: torch.Tensor | None) -> torch.Tensor | None:
-        return self._bias
+        if not self._full or mask is None:
+            return self._bias
+        foreign_NN = self._foreign_NN
+        never = False if mask.dtype == torch.bool else NEVER
+        own, others = mask.masked_fill(foreign_NN, never), mask.masked_fill(~foreign_NN, never)
+        return torch.cat([own, others], dim=3)
 
     @override
     def leave(self, hidden_BnD: torch.Tensor) -> torch.Tensor:
@@ -96,25 +107,31 @@ def _block_diagonal_pooling(
     return pooling([size for partition in sizes for size in partition], real_BN, device)
 
 
+def _foreign(sizes: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """Return `(N, N)`, True where two rows belong to different partitions."""
+    partition_of_N = _partition_of([sum(partition) for partition in sizes], device)
+    return partition_of_N[:, None] != partition_of_N[None, :]
+
+
+def _partition_of(counts: Sequence[int], device: torch.device) -> torch.Tensor:
+    return torch.repeat_interleave(torch.tensor(counts, device=device))
+
+
 def _partitioned_bias(
     sizes: Sequence[Sequence[int]],
     counts_BC: torch.Tensor,
+    foreign_NN: torch.Tensor,
     real_BN: torch.Tensor | None,
     causal: bool,
 ) -> torch.Tensor:
     """Return `(1 or B, 1, N, N + C)`: own partition's rows, and the means of the visible others."""
     device = counts_BC.device
-    partition_of_N = torch.repeat_interleave(
-        torch.tensor([sum(partition) for partition in sizes], device=device)
-    )
-    partition_of_C = torch.repeat_interleave(
-        torch.tensor([len(partition) for partition in sizes], device=device)
-    )
-    length = len(partition_of_N)
-    foreign_NN = partition_of_N[:, None] != partition_of_N[None, :]
+    partition_of_N = _partition_of([sum(partition) for partition in sizes], device)
+    partition_of_C = _partition_of([len(partition) for partition in sizes], device)
     hidden_NC = partition_of_N[:, None] == partition_of_C[None, :]
     if causal:
         hidden_NC = partition_of_N[:, None] <= partition_of_C[None, :]
+    length = len(partition_of_N)
     own = own_bias(real_BN, length, causal).to(device).masked_fill(foreign_NN, NEVER)
     means = count_bias(counts_BC).masked_fill(hidden_NC, NEVER)
     batch = max(own.shape[0], means.shape[0])

@@ -10,7 +10,7 @@ import torch
 
 from prism.core import Plan
 from prism.errors import PlanError, RequestError
-from prism.models.families import has_sliding_window, image_size, patch
+from prism.models.families import Family, has_sliding_window, image_size, patch
 from prism.models.load import ModelInfo
 
 Inputs = Mapping[str, Any]
@@ -116,6 +116,24 @@ def _check_features(info: ModelInfo, features: torch.Tensor, inputs: Inputs) -> 
     return int(features.shape[0]), int(length)
 
 
+def check_plan_of_family(family: Family, config: Any, plan: Plan) -> None:
+    """Check that a sequence plan is defined for a model.
+
+    Raises:
+        PlanError: the plan does not fit the model.
+    """
+    if family.rotary and plan.lag:
+        raise PlanError(
+            f"{plan}: {family.name} keeps positions in its keys, so lag=1 is not supported for "
+            f"it; leave lag1 out"
+        )
+    if plan.segments is not None and has_sliding_window(config):
+        raise PlanError(
+            f"{plan}: {family.name} has sliding-window layers, where a mean that straddles the "
+            f"window has no defined weight; use full instead of L{plan.segments}"
+        )
+
+
 def check_plan(info: ModelInfo, plan: Plan, inputs: Inputs, length: int) -> None:
     """Check that a plan can serve a request of `length` tokens.
 
@@ -125,17 +143,7 @@ def check_plan(info: ModelInfo, plan: Plan, inputs: Inputs, length: int) -> None
     """
     if plan.strategy != "sequence":
         return
-    family = info.family
-    if family.rotary and plan.lag:
-        raise PlanError(
-            f"{plan}: {family.name} keeps positions in its keys, so lag=1 is not supported for "
-            f"it; leave lag1 out"
-        )
-    if plan.segments is not None and has_sliding_window(info.config):
-        raise PlanError(
-            f"{plan}: {family.name} has sliding-window layers, where a mean that straddles the "
-            f"window has no defined weight; use full instead of L{plan.segments}"
-        )
+    check_plan_of_family(info.family, info.config, plan)
     if length < plan.size:
         raise RequestError(
             f"{plan} needs at least {plan.size} tokens, the request has {length}; use fewer nodes"
@@ -165,9 +173,6 @@ def prepare(info: ModelInfo, inputs: Inputs, model: torch.nn.Module) -> dict[str
             value = value.long()
         prepared[key] = value
     # Prefill only: a cache would be built, returned and thrown away.
-    if (
-        info.family.causal
-        and "use_cache" in inspect.signature(info.architecture.forward).parameters
-    ):
+    if "use_cache" in inspect.signature(info.architecture.forward).parameters:
         prepared.setdefault("use_cache", False)
     return prepared

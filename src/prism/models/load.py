@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 
 from prism.core import ModelShape
@@ -227,7 +228,7 @@ def _from_pretrained(info: ModelInfo, dtype: torch.dtype) -> PreTrainedModel:
         model, report = architecture.from_pretrained(
             info.source, config=info.config, dtype=dtype, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{info.source} cannot be loaded: {_first_line(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:

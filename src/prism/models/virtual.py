@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from prism.attention.virtual import VirtualPass
 from prism.core import Plan
 from prism.models.families import family_of
+from prism.models.inputs import check_plan_of_family
 from prism.models.instrument import attached
 from prism.partition import segment_sizes, spans
 from prism.transport.staging import WIRE_DTYPES
@@ -31,11 +32,13 @@ def virtual(
 
     Raises:
         UnsupportedModel: the model cannot be partitioned; says why.
+        PlanError: the plan is not defined for the model.
     """
     family = family_of(model.config)
     if plan.strategy != "sequence":
         yield
         return
+    check_plan_of_family(family, model.config, plan)
 
     def sizes_for(length: int) -> Sequence[Sequence[int]]:
         parts = spans(length, plan.size, plan.shares)
@@ -43,6 +46,7 @@ def virtual(
 
     forward_pass = VirtualPass(
         sizes_for,
+        full=plan.segments is None,
         lag=plan.lag,
         wire=WIRE_DTYPES[plan.wire],
         causal=family.causal,

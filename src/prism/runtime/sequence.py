@@ -7,6 +7,9 @@ for theirs at the last moment; on leaving, bring the rows the model's head needs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NoReturn
+
 import torch
 from typing_extensions import override
 
@@ -97,8 +100,7 @@ class SequencePass(ForwardPass):
             shapes = {r: (batch, self._view.rows_sent_by(r), width) for r in self._view.sources}
             self._exchange.post(serves, payload, self._view.listeners, shapes)
         if serves >= last and self._idle_at_end:
-            self._exchange.finish()
-            raise PassComplete
+            self._end(hidden_BnD, [])
         return self._prune(hidden_BnD) if index == last else hidden_BnD
 
     def _prune(self, hidden_BnD: torch.Tensor) -> torch.Tensor:
@@ -135,8 +137,7 @@ class SequencePass(ForwardPass):
         }
         self._exchange.post(index, pair, self._view.listeners, shapes)
         if index == self._shape.blocks - 1 and self._idle_at_end:
-            self._exchange.finish()
-            raise PassComplete
+            self._end(pair, [])
         others = self._exchange.collect(index, dim=3)
         return None if others is None else (others[0], others[1])
 
@@ -154,23 +155,28 @@ class SequencePass(ForwardPass):
         if self._pruned is None:
             own = hidden_BnD[:, _within(self._needed[self._rank], self._view.own)]
         batch, _, width = hidden_BnD.shape
-        key = self._shape.blocks  # one after the last block's exchange
         if self._rank != 0:
-            self._exchange.post(key, own, [0], {})
-            self._exchange.finish()
-            raise PassComplete
+            self._end(own, [0] if own.shape[1] else [])
         shapes = {
             rank: (batch, span.size, width)
             for rank, span in enumerate(self._needed)
             if rank != 0 and span.size
         }
-        if not shapes:
-            return own
+        key = self._shape.blocks  # one after the last block's exchange
         self._exchange.post(key, own, [], shapes)
         others = self._exchange.collect(key, dim=1)
         self.output_s = self._counters.comm_s - waited_s
-        assert others is not None
-        return torch.cat([own, others], dim=1)
+        return own if others is None else torch.cat([own, others], dim=1)
+
+    def _end(self, output: torch.Tensor, send_to: Sequence[int]) -> NoReturn:
+        """End a helper's part with the exchange of output rows, which may have none to send.
+
+        It is posted in any case: a transport tells exchanges apart by their order, which must be
+        the same on all ranks, also for the next request.
+        """
+        self._exchange.post(self._shape.blocks, output, send_to, {})
+        self._exchange.finish()
+        raise PassComplete
 
 
 def _overlap(span: Span, other: Span) -> Span:

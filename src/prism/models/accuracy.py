@@ -1,0 +1,45 @@
+"""Accuracy by plan, measured before and kept beside a model in `accuracy.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prism.core import Plan
+from prism.errors import ModelError
+from prism.perfmap import Accuracy
+
+FILE_NAME = "accuracy.json"
+
+
+def accuracy_of(source: str, fingerprint: str) -> tuple[Accuracy, ...]:
+    """Return what was measured of exactly this model; nothing where nobody measured.
+
+    Args:
+        source: a model directory; anything else has no table.
+        fingerprint: of the loaded model; a table of other weights says nothing about it.
+
+    Raises:
+        ModelError: the table is there but cannot be read.
+    """
+    path = Path(source) / FILE_NAME
+    if not path.is_file():
+        return ()
+    try:
+        table = json.loads(path.read_text())
+        if table["model"]["fingerprint"] != fingerprint:
+            return ()
+        return tuple(_entry(text, values, table) for text, values in table["plans"].items())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is no accuracy table ({error!r}); measure it again") from error
+
+
+def _entry(text: str, values: dict[str, Any], table: dict[str, Any]) -> Accuracy:
+    return Accuracy(
+        plan=Plan.parse(text).shape,
+        accuracy=float(values["accuracy"]),
+        drop=float(values["drop"]),
+        count=int(values["count"]),
+        task=str(table.get("dataset", "")),
+    )

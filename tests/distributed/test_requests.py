@@ -1,0 +1,225 @@
+"""Requests one after another on one loaded model: shapes, plans, rows asked for, what they cost."""
+
+import pytest
+import torch
+from tests.families import (
+    BLOCKS,
+    BY_NAME,
+    HEADS,
+    KEY_HEADS,
+    PARTS,
+    TOKENS,
+    WIDTH,
+    WORDS,
+    assert_equal_outputs,
+)
+from tests.oracle import repeated_means
+from transformers import WhisperForConditionalGeneration
+
+from prism.errors import PlanError, RequestError
+
+
+@pytest.fixture(scope="module")
+def load(cluster):
+    """Return, by family, the model here and the same model on the cluster, loaded once."""
+    kept = {}
+
+    def load(name, **changes):
+        key = (name, *changes.items())
+        if key not in kept:
+            model = BY_NAME[name].model(**changes)
+            kept[key] = model, cluster.load(model)
+        return kept[key]
+
+    return load
+
+
+def plain(model, inputs):
+    with torch.no_grad():
+        return model(**inputs)
+
+
+@pytest.mark.parametrize("name", ["BertModel", "GPT2LMHeadModel", "Qwen2ForCausalLM"])
+def test_requests_of_other_shapes_follow_each_other(load, name):
+    model, distributed = load(name)
+    case = BY_NAME[name]
+    requests = [
+        (3, 29, 9, "seq:3:full:shares=3/1/2"),
+        (1, 5, 0, "seq:2:full:shares=1/4"),
+        (2, 3, 1, "seq:3:full"),
+        (5, 12, 3, "batch:3:shares=1/0/2"),
+        (1, 40, 0, "seq:3:L100"),
+        (2, 29, 20, "seq:3:full"),
+        (1, 1, 0, "local"),
+    ]
+    for seed, (batch, length, padding, plan) in enumerate(requests):
+        inputs = case.inputs(batch, length, padding, seed)
+        output = distributed(plan=plan, **inputs)
+        assert_equal_outputs(output, plain(model, inputs), inputs["attention_mask"])
+        record = distributed.last_record
+        assert (record.batch, record.length, record.outcome) == (batch, length, "ok")
+
+
+@pytest.mark.parametrize("name", ["BertModel", "GPT2LMHeadModel", "LlamaForCausalLM"])
+@pytest.mark.parametrize("padding", [8, 14])
+def test_partitions_of_nothing_but_padding_weigh_nothing(load, name, padding):
+    model, distributed = load(name)
+    case = BY_NAME[name]
+    inputs = case.inputs(padding=padding)
+    mask = inputs["attention_mask"]
+    for lag in (0,) if case.layout.rotary else (0, 1):
+        oracle = repeated_means(model, case.layout, PARTS[TOKENS]["3/1/2"], 2, lag, mask)
+        plan = f"seq:3:L2{':lag1' if lag else ''}:shares=3/1/2"
+        assert_equal_outputs(distributed(plan=plan, **inputs), plain(oracle, inputs), mask)
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "OPTForCausalLM", "LlamaForCausalLM"])
+@pytest.mark.parametrize("plan", ["seq:3:full:shares=3/1/2", "seq:3:L2:shares=3/1/2"])
+def test_left_padding_of_a_whole_partition(load, name, plan):
+    model, distributed = load(name)
+    case = BY_NAME[name]
+    inputs = case.inputs()
+    mask = inputs["attention_mask"]
+    mask[1, :9] = 0  # all of the first partition, one row of the second
+    expected = model
+    if "L2" in plan:
+        expected = repeated_means(model, case.layout, PARTS[TOKENS]["3/1/2"], 2, mask=mask)
+    output = distributed(plan=plan, **inputs)
+    assert_equal_outputs(output, plain(expected, inputs), mask)
+
+
+@pytest.mark.parametrize("name", ["OPTForCausalLM", "LlamaForCausalLM"])
+@pytest.mark.parametrize("keep", [1, 4, 8, 17])
+def test_only_the_last_logits_are_gathered(load, name, keep):
+    model, distributed = load(name)
+    inputs = BY_NAME[name].inputs()
+    for plan in ("seq:3:full:shares=3/1/2", "seq:3:full:shares=1/3/2", "seq:3:full"):
+        output = distributed(plan=plan, logits_to_keep=keep, **inputs)
+        assert output.logits.shape == (2, keep, WORDS)
+        assert_equal_outputs(output, plain(model, {**inputs, "logits_to_keep": keep}))
+        assert distributed.last_record.outcome == "ok"
+
+
+@pytest.mark.parametrize("name", ["ViTForImageClassification", "ViTModel", "LlamaForCausalLM"])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_models_of_very_few_blocks(load, name, blocks):
+    model, distributed = load(name, num_hidden_layers=blocks)
+    case = BY_NAME[name]
+    inputs = case.inputs()
+    for lag in (0,) if case.layout.rotary else (0, 1):
+        oracle = repeated_means(model, case.layout, PARTS[TOKENS]["3/1/2"], 2, lag)
+        plan = f"seq:3:L2{':lag1' if lag else ''}:shares=3/1/2"
+        for _ in range(2):
+            assert_equal_outputs(distributed(plan=plan, **inputs), plain(oracle, inputs))
+            assert distributed.last_record.outcome == "ok"
+
+
+def test_a_decoder_behind_a_partitioned_encoder(cluster):
+    config = BY_NAME["WhisperEncoder"].model().config
+    torch.manual_seed(0)
+    model = WhisperForConditionalGeneration(config).eval()
+    inputs = {
+        **BY_NAME["WhisperEncoder"].inputs(),
+        "decoder_input_ids": torch.randint(3, WORDS, (2, 6)),
+    }
+    output = cluster.load(model)(plan="seq:3:full:shares=3/1/2", **inputs)
+    torch.testing.assert_close(output.logits, plain(model, inputs).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "LlamaForCausalLM", "BertModel"])
+def test_positions_of_the_caller_are_kept(load, name):
+    model, distributed = load(name)
+    inputs = BY_NAME[name].inputs()
+    inputs["position_ids"] = torch.arange(TOKENS).flip(0).repeat(2, 1) * 2
+    for plan in ("seq:3:full:shares=3/1/2", "seq:3:L100:shares=1/3/2"):
+        assert_equal_outputs(distributed(plan=plan, **inputs), plain(model, inputs))
+
+
+def test_images_of_another_size_have_another_length(load):
+    model, distributed = load("ViTModel")
+    inputs = {"pixel_values": torch.randn(2, 3, 24, 16), "interpolate_pos_encoding": True}
+    output = distributed(plan="seq:3:full:shares=3/1/2", **inputs)
+    assert_equal_outputs(output, plain(model, inputs))
+    assert distributed.last_record.length == 25
+
+
+@pytest.mark.parametrize("name", ["ViTModel", "GPT2LMHeadModel", "LlamaForCausalLM"])
+def test_weights_in_half_precision(cluster, name):
+    case = BY_NAME[name]
+    model, inputs = case.model(), case.inputs()
+    distributed = cluster.load(model, dtype="bfloat16")
+    output = distributed(plan="seq:3:full", **inputs)[0]
+    assert output.dtype == torch.bfloat16
+    pixels = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
+    expected = plain(model.bfloat16(), pixels)[0]
+    # A bfloat16 has 8 bits: a difference in the last one grows over the blocks.
+    torch.testing.assert_close(output, expected, atol=0.15, rtol=0.05)
+
+
+def exchanged_bytes(record, batch):
+    """Return by the paper's formula what one node sends to one other, all blocks together."""
+    wire = 2 if record.plan.wire == "float16" else 4
+    exchanges = BLOCKS - 1 - record.plan.lag
+    return exchanges * record.plan.segments * WIDTH * batch * wire
+
+
+@pytest.mark.parametrize("plan", ["seq:3:L2", "seq:3:L3:lag1", "seq:2:L2:f16", "seq:3:L2:lag1:f16"])
+def test_bytes_sent_are_those_of_the_means(load, plan):
+    _, distributed = load("ViTForImageClassification")
+    distributed(plan=plan, **BY_NAME["ViTForImageClassification"].inputs(batch=3))
+    record = distributed.last_record
+    peers = record.plan.size - 1
+    for each in (record, *record.per_node.values()):
+        # The class token is the head node's own row: no output travels.
+        assert each.bytes_sent == peers * exchanged_bytes(each, batch=3)
+        assert each.messages == peers * (BLOCKS - 1 - record.plan.lag)
+
+
+def test_rotary_keys_and_values_are_the_smaller_payload(load):
+    _, distributed = load("LlamaForCausalLM")
+    distributed(plan="seq:3:L2", logits_to_keep=1, **BY_NAME["LlamaForCausalLM"].inputs())
+    record = distributed.last_record
+    head_dim = WIDTH // HEADS
+    per_peer = BLOCKS * 2 * 2 * KEY_HEADS * head_dim * 2 * 4
+    assert per_peer < BLOCKS * 2 * WIDTH * 2 * 4 + 1
+    output = 1 * WIDTH * 2 * 4
+    sent = [each.bytes_sent for each in (record, *record.per_node.values())]
+    # Later partitions listen to earlier ones; the last one owns the row that is asked for.
+    assert sent == [2 * per_peer, per_peer, output]
+
+
+def test_output_rows_are_sent_once(load):
+    _, distributed = load("ViTModel")
+    distributed(plan="seq:3:L2:shares=3/1/2", **BY_NAME["ViTModel"].inputs())
+    record = distributed.last_record
+    means = 2 * exchanged_bytes(record, batch=2)
+    sent = [each.bytes_sent for each in (record, *record.per_node.values())]
+    assert sent == [means, *(means + rows * WIDTH * 2 * 4 for rows in PARTS[TOKENS]["3/1/2"][1:])]
+
+
+@pytest.mark.parametrize("plan", ["local", "batch:2", "seq:3:L2", "seq:3:full"])
+def test_the_parts_of_a_record_fit_into_its_total(load, plan):
+    _, distributed = load("ViTModel")
+    distributed(plan=plan, **BY_NAME["ViTModel"].inputs())
+    record = distributed.last_record
+    assert str(record.plan.shape) == (plan if plan != "local" else "local@node0")
+    assert set(record.per_node) == {f"node{i}" for i in range(1, record.plan.size)}
+    for each in (record, *record.per_node.values()):
+        assert each.compute_s > 0 and each.comm_s >= 0 and each.output_s >= 0
+        assert each.staging_s == 0  # on a CPU there is nothing to stage
+        parts = each.compute_s + each.staging_s + each.comm_s + each.output_s
+        assert parts <= each.total_s + 1e-6
+        assert (each.bytes_sent > 0) == (record.plan.strategy == "sequence")
+
+
+def test_a_refused_request_leaves_the_model_usable(load):
+    model, distributed = load("BertModel")
+    inputs = BY_NAME["BertModel"].inputs(length=3)
+    with pytest.raises(PlanError, match="needs 4 nodes, the cluster has 3"):
+        distributed(plan="seq:4:full", **inputs)
+    with pytest.raises(RequestError, match="needs at least 3 tokens, the request has 2"):
+        distributed(plan="seq:3:full", input_ids=inputs["input_ids"][:, :2])
+    with pytest.raises(RequestError, match="contains 50; the vocabulary is 0..49"):
+        distributed(plan="seq:3:full", input_ids=torch.full((1, 5), WORDS))
+    output = distributed(plan="seq:3:full", **inputs)
+    assert_equal_outputs(output, plain(model, inputs), inputs["attention_mask"])
