@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prism.cluster import control, tensors
+from prism.cluster.deadlines import Deadline
+from prism.cluster.emulated import EmulatedLink, wait_until
 from prism.cluster.head import Call, Head
-from prism.cluster.node import EmulatedLink
 from prism.core import Plan, RunRecord
 from prism.partition import rows
-
-_GRACE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Dispatcher:
         self._link = link
 
     def run(
-        self, model: int, inputs: dict[str, Any], plan: Plan, batch: int, timeout_s: float
+        self, model: int, inputs: dict[str, Any], plan: Plan, batch: int, deadline: Deadline
     ) -> Answer:
         """Run a request under a plan whose nodes are named.
 
@@ -67,8 +66,13 @@ class Dispatcher:
         parts = _parts(plan, inputs, batch)
         call = self._head.call()
         try:
-            self._send(call, model, plan, parts, timeout_s)
-            replies = self._collect(call, list(parts), started_s + 2 * timeout_s + _GRACE_S)
+            self._send(call, model, plan, parts, deadline.exchange_s)
+            replies = self._collect(call, list(parts), started_s + deadline.answer_s)
+        except BaseException:
+            # Whatever it was, an interrupt too: the nodes may be out of step with each other.
+            if plan.strategy == "sequence":
+                self._head.new_epoch()
+            raise
         finally:
             self._head.end(call)
         outputs = [replies[name].output for name in parts if replies[name].output is not None]
@@ -83,7 +87,9 @@ class Dispatcher:
         parts: Mapping[str, dict[str, Any]],
         timeout_s: float,
     ) -> None:
-        group = self._head.group(plan.nodes) if plan.strategy == "sequence" else None
+        epoch = None
+        if plan.strategy == "sequence":
+            epoch = self._head.group(call, plan.nodes).epoch
         packed: dict[int, tuple[Any, list[memoryview]]] = {}
         # The helpers' inputs have a link to cross; the node at home gets its own last.
         for name in sorted(parts, key=lambda name: name == self._home):
@@ -96,7 +102,7 @@ class Dispatcher:
                 model=model,
                 plan=str(plan),
                 inputs=description,
-                group=group,
+                epoch=epoch,
                 timeout_s=timeout_s,
                 arrives_s=self._arrival_s(name, frames),
             )
@@ -114,7 +120,7 @@ class Dispatcher:
             output = None
             if message.output is not None:
                 output = tensors.unpack(message.output, frames)
-                _sleep_until(message.arrives_s)
+                wait_until(message.arrives_s)
             record = RunRecord.from_dict(message.record)
             replies[name] = _Reply(output, record, time.monotonic())
         return replies
@@ -137,21 +143,23 @@ def _summary(
 ) -> RunRecord:
     """Return the first node's record, spanning the request from its start to its end."""
     first = replies[names[0]]
+    own = first.record
     ended_s = max(reply.at_s for reply in replies.values())
-    output_s = first.record.output_s
+    latest_input_s = max(reply.record.input_s for reply in replies.values())
+    input_s, comm_s, output_s = own.input_s, own.comm_s, own.output_s
     if plan.strategy == "batch":
         output_s += max(0.0, ended_s - first.at_s)
+    elif plan.strategy == "sequence":
+        # The first node's first wait is for peers that still wait for their input.
+        late_s = min(comm_s, max(0.0, latest_input_s - input_s))
+        input_s, comm_s = input_s + late_s, comm_s - late_s
     return replace(
-        first.record,
+        own,
         plan=plan,
         batch=batch,
         total_s=ended_s - started_s,
-        input_s=max(reply.record.input_s for reply in replies.values()),
+        input_s=input_s,
+        comm_s=comm_s,
         output_s=output_s,
         per_node={name: replies[name].record for name in names[1:]},
     )
-
-
-def _sleep_until(moment_s: float) -> None:
-    while (left_s := moment_s - time.monotonic()) > 0:
-        time.sleep(left_s)

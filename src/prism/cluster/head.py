@@ -1,8 +1,7 @@
 """The head: owns requests, membership and the meeting point of the nodes.
 
-One thread talks to the nodes and keeps the membership; callers send through it and wait on a queue
-of their own. Any failure of a node ends the attempt, opens a new epoch, and the same request is
-answered by those who are left.
+The switchboard's thread feeds the membership; callers send through it and wait on a queue of their
+own. Any failure of a node ends the attempt, and what to do then is the caller's business.
 """
 
 from __future__ import annotations
@@ -11,22 +10,23 @@ import itertools
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import zmq
 from pydantic import BaseModel
-from zmq.auth.thread import ThreadAuthenticator
 
 from prism import errors
 from prism.cluster import control
 from prism.cluster import membership as members
+from prism.cluster.admission import mismatch, protocol_mismatch
 from prism.cluster.keys import Secret
-from prism.errors import ClusterError, ConfigError, NodeFailed, PeerLost
+from prism.cluster.switchboard import Switchboard
+from prism.errors import ClusterError, NodeFailed, PeerLost
 from prism.transport.gloo import serve_store
 
-_TICK_MS = 100
+_PING_S = 0.25
 _STORE_TIMEOUT_S = 30.0
 
 
@@ -48,6 +48,14 @@ class Call:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Meeting:
+    """A group, and since when each of its members has been alive without a break."""
+
+    group: control.Group
+    since: tuple[int, ...]
+
+
 class Head:
     """Talks to the nodes.
 
@@ -64,20 +72,20 @@ class Head:
         self._names: dict[bytes, str] = {}
         self._calls: dict[int, Call] = {}
         self._numbers = itertools.count(1)
-        self._groups: dict[tuple[str, ...], control.Group] = {}
+        self._meetings: dict[tuple[str, ...], _Meeting] = {}
         self._epochs = itertools.count(1)
         self._changed = threading.Condition()
-        self._closing = threading.Event()
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._store = serve_store(host, 0, _STORE_TIMEOUT_S)
-        self._authenticator = self._authenticate(secret)
-        self._router = self._listen(host, port, secret)
-        endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
-        self.port = int(endpoint.rpartition(":")[2])
-        self._outbox_in, self._outbox_out = self._pair()
-        self._sending = threading.Lock()
-        self._thread = threading.Thread(target=self._talk, name="prism-head", daemon=True)
-        self._thread.start()
+        self._id = uuid.uuid4().hex
+        self._pinged_s = 0.0
+        self._closed = False
+        self._switchboard = Switchboard(host, port, secret)
+        self.port = self._switchboard.port
+        self._switchboard.serve(self)
+        try:
+            self._store = serve_store(host, 0, _STORE_TIMEOUT_S)
+        except BaseException:
+            self._switchboard.close()
+            raise
 
     # -- what callers use -------------------------------------------------------------------------
 
@@ -87,30 +95,34 @@ class Head:
         with self._changed:
             return self._state.alive
 
-    def facts(self, name: str) -> control.NodeFacts:
-        """Return what a node said of itself when it joined."""
-        with self._changed:
-            return self._hellos[name].facts
+    def hello(self, name: str) -> control.Hello:
+        """Return what a node said of itself when it last joined.
 
-    def pid(self, name: str) -> int:
-        """Return a node's process id on its own machine."""
+        Raises:
+            ClusterError: no such node ever joined.
+        """
         with self._changed:
-            return self._hellos[name].pid
+            if name not in self._hellos:
+                known = ", ".join(self._hellos) or "none yet"
+                raise ClusterError(f"no node named {name!r} has joined; known: {known}")
+            return self._hellos[name]
 
     def wait_for(self, names: Sequence[str], timeout_s: float) -> tuple[str, ...]:
         """Wait until all of `names` are alive; return those still missing after `timeout_s`."""
-        deadline_s = time.monotonic() + timeout_s
         with self._changed:
-            while missing := tuple(name for name in names if name not in self._state.alive):
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or not self._changed.wait(left_s):
-                    return tuple(name for name in names if name not in self._state.alive)
-            return missing
+            self._changed.wait_for(lambda: set(names) <= set(self._state.alive), timeout_s)
+            return tuple(name for name in names if name not in self._state.alive)
 
     def call(self) -> Call:
-        """Open a question; close it with `end`."""
+        """Open a question; close it with `end`.
+
+        Raises:
+            ClusterError: the head is closed.
+        """
         call = Call(next(self._numbers))
         with self._changed:
+            if self._closed:
+                raise ClusterError("this cluster is closed; open a new one")
             self._calls[call.request] = call
         return call
 
@@ -127,12 +139,10 @@ class Head:
         """
         with self._changed:
             if name not in self._state.alive:
-                raise PeerLost(f"{name} is not in the cluster; alive: {', '.join(self.alive)}")
+                alive = ", ".join(self._state.alive) or "nobody"
+                raise PeerLost(f"{name} is not in the cluster; alive: {alive}")
             identity = self._identities[name]
-        with self._sending:
-            self._outbox_out.send_multipart(
-                [identity, *control.encode(message, frames)], copy=False
-            )
+        self._switchboard.send(identity, message, frames)
 
     def answer(self, call: Call, deadline_s: float, waiting_for: Sequence[str]) -> Any:
         """Return the next answer as `(name, message, frames)`.
@@ -164,114 +174,142 @@ class Head:
                 raise _error_named(message.error)(message.message)
             return name, message, frames
 
-    def group(self, names: tuple[str, ...]) -> control.Group:
-        """Return the epoch in which exactly these nodes are connected, opening one if needed."""
-        if names not in self._groups:
-            self._groups[names] = control.Group(
+    def group(self, call: Call, names: tuple[str, ...]) -> control.Group:
+        """Return the epoch in which exactly these nodes are connected, opening one if needed.
+
+        Raises:
+            PeerLost: one of them is not alive.
+        """
+        with self._changed:
+            gone = [name for name in names if name not in self._state.alive]
+            if gone:  # before anybody is told to wait for them
+                raise PeerLost(f"{', '.join(gone)} is not in the cluster any more")
+            since = tuple(self._state.members[name].since for name in names)
+            meeting = self._meetings.get(names)
+            if meeting is not None and meeting.since == since:
+                return meeting.group
+            group = control.Group(
                 epoch=next(self._epochs), members=names, store_port=self._store.port
             )
-        return self._groups[names]
+            self._meetings[names] = _Meeting(group, since)
+        for name in names:
+            self.send(name, control.Meet(request=call.request, group=group))
+        return group
 
     def new_epoch(self) -> None:
         """Let every connection among the nodes be made afresh, after a failure."""
-        self._groups.clear()
-        horizon = next(self._epochs)
-        for name in self.alive:
-            self.send(name, control.Forget(epoch=horizon))
+        with self._changed:
+            self._meetings.clear()
+            horizon = next(self._epochs)
+            identities = [self._identities[name] for name in self._state.alive]
+        for identity in identities:
+            self._switchboard.send(identity, control.Forget(epoch=horizon))
 
-    def report_lost(self, name: str, reason: str) -> None:
-        """Take note that a node is gone, learned from outside the control plane."""
-        self._apply(members.Left(name, reason))
+    def report_lost(self, name: str, pid: int, reason: str) -> None:
+        """Take note that a node's process is gone, unless another one has taken its place."""
+        with self._changed:
+            if name in self._hellos and self._hellos[name].pid == pid:
+                self._apply(members.Left(name, reason))
 
     def close(self) -> None:
-        """Tell the nodes to stop, and release everything. Safe to call twice."""
-        if self._closing.is_set():
+        """Tell the nodes that the head goes, and release everything. Safe to call twice."""
+        with self._changed:
+            self._closed = True
+            alive = self._state.alive
+            identities = [self._identities[name] for name in alive]
+        for identity in identities:
+            self._switchboard.send(identity, control.Stop())
+        self._switchboard.close()
+        for name in alive:
+            self._apply(members.Left(name, "the cluster was closed"))
+
+    # -- the switchboard's desk -------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Look for nodes that fell silent, and for broken connections."""
+        now = time.monotonic()
+        self._apply(members.Tick(now))
+        if now - self._pinged_s < _PING_S:
             return
-        for name in self.alive:
-            self.send(name, control.Stop())
-        self._closing.set()
-        self._thread.join(timeout=3.0)
-        self._outbox_out.close(linger=0)
-        self._authenticator.stop()
-        self._context.destroy(linger=0)
+        self._pinged_s = now
+        with self._changed:
+            identities = [self._identities[name] for name in self._state.alive]
+        for identity in identities:
+            self._switchboard.send(identity, control.Ping())
 
-    # -- the talking thread -----------------------------------------------------------------------
+    def unreachable(self, identity: bytes) -> None:
+        """A node's connection is gone: its process ended, or its network did."""
+        name = self._names.get(identity)
+        if name is not None:
+            self._apply(members.Left(name, "its connection broke"))
 
-    def _talk(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
-        poller.register(self._outbox_in, zmq.POLLIN)
-        while not self._closing.is_set():
-            ready = dict(poller.poll(timeout=_TICK_MS))
-            self._drain_outbox()
-            if self._router in ready:
-                self._receive()
-            self._apply(members.Tick(time.monotonic()))
-        self._drain_outbox()
-        self._router.close(linger=500)
-        self._outbox_in.close(linger=0)
-
-    def _drain_outbox(self) -> None:
-        while self._outbox_in.poll(0):
-            self._router.send_multipart(self._outbox_in.recv_multipart(copy=False), copy=False)
-
-    def _receive(self) -> None:
-        identity, *raw = self._router.recv_multipart(copy=False)
+    def receive(self, identity: bytes, frames: list[Any]) -> None:
+        """Admit a node, take note of its heartbeat, or pass its answer on."""
         try:
-            message, frames = control.decode([raw[0].bytes, *(frame.buffer for frame in raw[1:])])
-        except (ClusterError, IndexError):
-            return  # it holds the secret but speaks another protocol; its hello was refused
-        if isinstance(message, control.Hello):
-            self._admit(identity.bytes, message)
+            message, rest = control.decode(frames)
+        except ClusterError as error:
+            self._turn_away(identity, frames, error)
             return
-        name = self._names.get(identity.bytes)
-        if name is None:
+        if isinstance(message, control.Hello):
+            self._admit(identity, message)
+            return
+        if isinstance(message, control.Heartbeat):
+            name = message.name if self._is_current(message) else None
+        else:
+            name = self._names.get(identity)
+        if name is None or name not in self.alive:
+            self._switchboard.send(identity, control.Unknown())
             return
         self._apply(members.Seen(name, time.monotonic()))
         request = getattr(message, "request", None)
         with self._changed:
             call = self._calls.get(request) if request is not None else None
         if call is not None:
-            call.answers.put((name, message, frames))
+            call.answers.put((name, message, rest))
+
+    def _is_current(self, beat: control.Heartbeat) -> bool:
+        with self._changed:
+            hello = self._hellos.get(beat.name)
+        return hello is not None and hello.instance == beat.instance
+
+    def _turn_away(self, identity: bytes, frames: list[Any], error: ClusterError) -> None:
+        protocol = control.protocol_of(frames)
+        reason = str(error) if protocol is None else protocol_mismatch(protocol)
+        self._switchboard.send(identity, control.Refused(reason=reason))
 
     def _admit(self, identity: bytes, hello: control.Hello) -> None:
-        if self._identities.get(hello.name) == identity and hello.name in self.alive:
-            self._reply(identity, control.Welcome())  # the first welcome was still under way
+        with self._changed:
+            current = self._hellos.get(hello.name)
+            alive = hello.name in self._state.alive
+        if alive and current is not None and current.instance == hello.instance:
+            self._welcome(hello.name)  # the first one was still under way
             return
         reason = self._mismatch(hello)
         if reason:
-            self._reply(identity, control.Refused(reason=reason))
+            self._switchboard.send(identity, control.Refused(reason=reason))
             return
         with self._changed:
-            alive = hello.name in self._state.alive
             if not alive:
+                self._names.pop(self._identities.get(hello.name, b""), None)
                 self._identities[hello.name] = identity
                 self._names[identity] = hello.name
                 self._hellos[hello.name] = hello
-        for action in self._apply(members.Joined(hello.name, time.monotonic())):
+            actions = self._apply(members.Joined(hello.name, time.monotonic()))
+        for action in actions:
             if isinstance(action, members.Admit):
-                self._reply(identity, control.Welcome())
+                self._welcome(hello.name)
             elif isinstance(action, members.Refuse):
-                self._reply(identity, control.Refused(reason=action.reason))
+                self._switchboard.send(identity, control.Refused(reason=action.reason))
+
+    def _welcome(self, name: str) -> None:
+        with self._changed:
+            identity, since = self._identities[name], self._state.members[name].since
+        self._switchboard.send(identity, control.Welcome(head=self._id, since=since))
 
     def _mismatch(self, hello: control.Hello) -> str | None:
-        if hello.protocol != control.PROTOCOL:
-            return f"it speaks protocol {hello.protocol}, the head {control.PROTOCOL}"
         with self._changed:
-            first = next((self._hellos[name] for name in self._state.alive), None)
-        if first is None:
-            return None
-        for field_name in ("prism", "torch", "transformers"):
-            here, there = getattr(first.facts, field_name), getattr(hello.facts, field_name)
-            if here.partition("+")[0] != there.partition("+")[0]:
-                return (
-                    f"{hello.name} has {field_name} {there}, {first.name} has {here}; "
-                    f"install the same version on both"
-                )
-        return None
-
-    def _reply(self, identity: bytes, message: BaseModel) -> None:
-        self._router.send_multipart([identity, *control.encode(message)])
+            others = [self._hellos[name] for name in self._state.alive if name != hello.name]
+        return mismatch(hello, others)
 
     def _apply(self, event: members.Event) -> tuple[members.Action, ...]:
         with self._changed:
@@ -284,44 +322,6 @@ class Head:
                 for call in calls:
                     call.answers.put((action.name, Lost(action.name, action.reason), []))
         return actions
-
-    # -- sockets ----------------------------------------------------------------------------------
-
-    def _authenticate(self, secret: Secret) -> ThreadAuthenticator:
-        authenticator = ThreadAuthenticator(self._context)
-        authenticator.start()
-        authenticator.configure_curve_callback(
-            domain=control.ZAP_DOMAIN, credentials_provider=_OnlyKey(secret.public)
-        )
-        return authenticator
-
-    def _listen(self, host: str, port: int, secret: Secret) -> zmq.Socket[bytes]:
-        router = self._context.socket(zmq.ROUTER)
-        control.secure_server(router, secret)
-        try:
-            router.bind(f"tcp://{host}:{port or '*'}")
-        except zmq.ZMQError as error:
-            raise ConfigError(
-                f"cannot listen on {host}:{port} ({error.strerror}); give a free port"
-            ) from error
-        return router
-
-    def _pair(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-        name = f"inproc://outbox-{id(self)}"
-        inside, outside = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
-        inside.bind(name)
-        outside.connect(name)
-        return inside, outside
-
-
-class _OnlyKey:
-    """Admits holders of the cluster secret."""
-
-    def __init__(self, public: bytes) -> None:
-        self._public = public
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        return key == self._public
 
 
 def _error_named(name: str) -> type[errors.PrismError]:

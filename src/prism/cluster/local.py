@@ -6,13 +6,15 @@ two devices. They end with the cluster, or with the process that started them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-_STOP_TIMEOUT_S = 5.0
+_GRACE_S = 1.0
 
 
 class NodeProcess:
@@ -21,20 +23,20 @@ class NodeProcess:
     Args:
         name: of the node.
         arguments: of `prism node`, after the name.
-        log: file its output goes to.
+        scratch: directory for its output; the process removes it if this one is killed.
         threads: compute threads; None leaves the choice to torch.
     """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], log: Path, threads: int | None = None
+        self, name: str, arguments: Sequence[str], scratch: Path, threads: int | None = None
     ) -> None:
         self.name = name
-        self._log = log
+        self._log = scratch / f"{name}.log"
         command = [sys.executable, "-m", "prism", "node", "--name", name, *arguments]
-        with log.open("wb") as output:
+        with self._log.open("wb") as output:
             # A session of its own: Ctrl-C reaches the caller, who stops the nodes in order.
             self._process = subprocess.Popen(
-                [*command, "--parent", str(os.getpid())],
+                [*command, "--parent", str(os.getpid()), "--scratch", str(scratch)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -43,29 +45,40 @@ class NodeProcess:
             )
 
     @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether the process still lives."""
         return self._process.poll() is None
 
     def last_words(self) -> str:
-        """Return the end of what the process printed."""
+        """Return why the process ended, as it said, or the end of what it printed."""
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"exit code {self._process.poll()}, no output"
+        said = [line for line in lines if line.startswith("prism: ")]
+        if not lines:
+            return f"exit code {self._process.poll()}, no output"
+        return said[-1].removeprefix("prism: ") if said else lines[-1]
 
-    def stop(self) -> None:
-        """Wait for the process to end as it was told; end it if it does not. Safe to repeat."""
-        for end in (lambda: None, self._process.terminate, self._process.kill):
-            end()
-            try:
-                self._process.wait(_STOP_TIMEOUT_S)
-                return
-            except subprocess.TimeoutExpired:
-                continue
+    def end_by(self, moment_s: float) -> None:
+        """Wait for the process to end, as it was told, until `moment_s`; then kill it.
 
-    def kill(self) -> None:
-        """End the process at once."""
-        self._process.kill()
+        A node keeps nothing that could be lost. Safe to repeat.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(0.0, moment_s - time.monotonic()))
+            return
+        self._process.kill()  # also ends a frozen process, which no request can
         self._process.wait()
+
+
+def end_all(processes: Sequence[NodeProcess], grace_s: float = _GRACE_S) -> None:
+    """End processes that were told to; kill those that have not after `grace_s`."""
+    moment_s = time.monotonic() + grace_s
+    for process in processes:
+        process.end_by(moment_s)
 
 
 def cores_for(nodes: int, threads: int) -> list[tuple[int, ...]]:

@@ -19,12 +19,16 @@ class Member:
     Attributes:
         name: unique in the cluster.
         seen_s: when it was last heard of.
+        since: the epoch that its admission opened.
         alive: false once it was declared lost; it may join again.
+        rival_s: since when somebody else asks for the name of a node that is alive.
     """
 
     name: str
     seen_s: float
+    since: int
     alive: bool = True
+    rival_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A node asked to join."""
+    """A node asked to join; it asks again until it is answered."""
 
     name: str
     at_s: float
@@ -58,7 +62,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A node is known to be gone: it said so, its process ended, or a peer lost it."""
+    """A node is known to be gone: it said so, its process ended, or its connection broke."""
 
     name: str
     reason: str
@@ -125,17 +129,30 @@ def step(
 def _join(state: State, event: Joined) -> tuple[State, tuple[Action, ...]]:
     member = state.members.get(event.name)
     if member is not None and member.alive:
-        reason = f"a node named {event.name} is already in the cluster; choose another name"
-        return state, (Refuse(event.name, reason),)
-    joined = _with(state, Member(event.name, event.at_s))
-    return replace(joined, epoch=state.epoch + 1), (Admit(event.name),)
+        return _claim(state, member, event.at_s)
+    epoch = state.epoch + 1
+    joined = _with(state, Member(event.name, event.at_s, since=epoch))
+    return replace(joined, epoch=epoch), (Admit(event.name),)
+
+
+def _claim(state: State, member: Member, at_s: float) -> tuple[State, tuple[Action, ...]]:
+    """Let a node that asks for a taken name wait until it is known whether the owner still lives.
+
+    A process that was killed and started again is back before its silence is noticed.
+    """
+    if member.rival_s is None:
+        return _with(state, replace(member, rival_s=at_s)), ()
+    if member.seen_s <= member.rival_s:
+        return state, ()
+    reason = f"a node named {member.name} is already in the cluster; choose another name"
+    return _with(state, replace(member, rival_s=None)), (Refuse(member.name, reason),)
 
 
 def _lose(state: State, name: str, reason: str) -> tuple[State, tuple[Action, ...]]:
     member = state.members.get(name)
     if member is None or not member.alive:
         return state, ()
-    lost = _with(state, replace(member, alive=False))
+    lost = _with(state, replace(member, alive=False, rival_s=None))
     return replace(lost, epoch=state.epoch + 1), (Lose(name, reason),)
 
 

@@ -1,74 +1,34 @@
 """The node program: one process per device, told by the head what to load and run.
 
-Two threads: this module's `Node` computes, its `_Line` talks to the head, so that heartbeats go on
-while a forward pass runs. The process ends on Stop, when the head refuses it, or, started with
-`parent_pid`, when that process is gone.
+The thread that calls `Node.run` computes, one message at a time; `Line` talks to the head.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-import platform
-import queue
-import socket
-import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
+import uuid
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-import zmq
-from pydantic import BaseModel
-
-import prism
 from prism.cluster import control, tensors
+from prism.cluster.emulated import EmulatedLink, wait_until
+from prism.cluster.hardware import address_towards, facts_of, pick_device
 from prism.cluster.keys import Secret
+from prism.cluster.line import Ended, Line, Rejoined
 from prism.core import Plan, RunRecord
-from prism.errors import ClusterError, ConfigError, PrismError
+from prism.energy import meter
+from prism.errors import ClusterError, PrismError
 from prism.models.load import load
 from prism.runtime.engine import Engine
 from prism.transport.base import Transport
 from prism.transport.gloo import GlooTransport, connect_store, epoch_store
-from prism.transport.link import LinkShape, Medium
+from prism.transport.measure import exchange_times
 from prism.transport.shaped import ShapedTransport
 
-_STORE_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class EmulatedLink:
-    """A node's place on an emulated medium of this machine.
-
-    Attributes:
-        shape: what the link does.
-        medium: the air all nodes share.
-        places: each node's index on the medium, by name.
-    """
-
-    shape: LinkShape
-    medium: Medium
-    places: dict[str, int]
-
-    @classmethod
-    def open(cls, text: str, path: Path, names: Sequence[str]) -> EmulatedLink | None:
-        """Open the medium at `path` for the nodes `names`; None when `text` shapes nothing."""
-        shape = LinkShape.parse(text)
-        if shape == LinkShape():
-            return None
-        places = {name: index for index, name in enumerate(names)}
-        return cls(shape, Medium(path, shape, len(names)), places)
-
-    def arrival_s(self, sender: str, receiver: str, nbytes: int) -> float:
-        """Reserve air for a message; return when it arrives. Nothing to emulate at home: 0."""
-        if sender == receiver or not nbytes:
-            return 0.0
-        return self.medium.reserve(
-            self.places[sender], nbytes, time.monotonic(), [self.places[receiver]]
-        )
+_STORE_TIMEOUT_S = 5.0
+# All members are told to meet at the same time, with nothing to do but that.
+_MEET_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +43,8 @@ class NodeConfig:
         cores: cores this process is pinned to, for the record.
         link: an emulated link, on local clusters.
         home: name of the node that sits on the head's own device, for the emulated link.
-        parent_pid: end when this process is gone; None on real devices.
+        energy: which meter to read, as `prism.energy.meter` takes it.
+        outlives_head: wait for the next head when this one closes.
     """
 
     name: str
@@ -93,71 +54,84 @@ class NodeConfig:
     cores: tuple[int, ...] = ()
     link: EmulatedLink | None = None
     home: str = ""
-    parent_pid: int | None = None
-
-
-def pick_device(text: str) -> str:
-    """Return the torch device for `auto`, or the one asked for.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if text == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {text!r} cannot be used here: {error}") from error
-    return text
+    energy: str = "auto"
+    outlives_head: bool = True
 
 
 class Node:
-    """Computes what the head asks for, one request at a time."""
+    """Computes what the head asks for, one request at a time.
+
+    Raises:
+        ConfigError: the head's address or the device cannot be used.
+    """
 
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
+        self._host, port = control.host_and_port(config.head)
+        self._address = address_towards(self._host, port)
         self._device = pick_device(config.device)
-        self._host, self._port = _host_and_port(config.head)
-        self._address = address_towards(self._host, self._port)
+        self._meter = meter(config.energy, node=config.name, device=self._device)
         self._engines: dict[int, Engine] = {}
         self._transports: dict[int, Transport] = {}
         self._store: Any = None
-        self._line = _Line(config, self._hello())
+        self._line = Line(
+            config.head, config.secret, self._hello(), outlives_head=config.outlives_head
+        )
 
     def run(self) -> str:
-        """Serve until told to stop; return why it ended."""
+        """Serve until told to stop; return why it ended.
+
+        Raises:
+            ClusterError: the head refused this node.
+        """
         self._line.start()
         try:
             while True:
                 message, frames = self._line.inbox.get()
-                if isinstance(message, control.Stop):
-                    return "the head said stop"
-                if isinstance(message, control.Refused):
-                    return f"the head refused this node: {message.reason}"
-                if isinstance(message, _Gone):
+                if isinstance(message, Ended):
+                    if message.refused:
+                        raise ClusterError(message.reason)
                     return message.reason
                 self._serve(message, frames)
         finally:
             self._forget(None)
             self._line.close()
 
+    def stop(self, reason: str) -> None:
+        """Let `run` return as soon as it can; from any thread."""
+        self._line.inbox.put((Ended(reason), []))
+
     def _serve(self, message: Any, frames: list[Any]) -> None:
-        if isinstance(message, control.Forget):
+        if isinstance(message, Rejoined):
+            self._rejoin(message)
+        elif isinstance(message, control.Forget):
             self._forget(message.epoch)
-            return
-        try:
-            if isinstance(message, control.Load):
-                self._load(message)
-            elif isinstance(message, control.Run):
-                self._run(message, frames)
-        except PrismError as error:
-            self._fail(message.request, type(error).__name__, str(error))
-        except Exception as error:  # noqa: BLE001 - whatever a model raises must reach the caller
-            self._fail(message.request, "NodeFailed", f"{type(error).__name__}: {error}")
+        else:
+            try:
+                if isinstance(message, control.Load):
+                    self._load(message)
+                elif isinstance(message, control.Meet):
+                    self._meet(message.group)
+                elif isinstance(message, control.Run):
+                    self._run(message, frames)
+                elif isinstance(message, control.Probe):
+                    self._answer_probe(message)
+                elif isinstance(message, control.TimeExchanges):
+                    self._time_exchanges(message)
+            except PrismError as error:
+                self._fail(message.request, type(error).__name__, str(error))
+            except Exception as error:  # whatever a model raises must reach the caller
+                self._fail(message.request, "NodeFailed", f"{type(error).__name__}: {error}")
 
     def _fail(self, request: int, error: str, reason: str) -> None:
         text = f"{self._config.name}: {reason}" if error == "NodeFailed" else reason
         self._line.send(control.Failed(request=request, error=error, message=text))
+
+    def _rejoin(self, rejoined: Rejoined) -> None:
+        self._forget(None)
+        self._store = None
+        if rejoined.new_head:
+            self._engines.clear()
 
     def _load(self, message: control.Load) -> None:
         loaded = load(message.source, message.dtype, self._device)
@@ -169,45 +143,90 @@ class Node:
         )
 
     def _run(self, message: control.Run, frames: list[Any]) -> None:
-        received_s = time.perf_counter()
-        _sleep_until(message.arrives_s)
-        inputs = tensors.unpack(message.inputs, frames)
-        input_s = time.perf_counter() - received_s
-        plan = Plan.parse(message.plan)
-        transport = self._transport(message.group, message.timeout_s) if message.group else None
         try:
-            execution = self._engines[message.model].run(
-                inputs, plan, transport=transport, timeout_s=message.timeout_s
-            )
-        except ClusterError:
-            self._forget(None)
+            engine, transport = self._engine(message.model), self._transport(message.epoch)
+            received_s = time.perf_counter()
+            wait_until(message.arrives_s)
+            inputs = tensors.unpack(message.inputs, frames)
+            input_s = time.perf_counter() - received_s
+            with self._meter.window() as window:
+                execution = engine.run(
+                    inputs,
+                    Plan.parse(message.plan),
+                    transport=transport,
+                    timeout_s=message.timeout_s,
+                )
+                window.busy(seconds=execution.record.compute_s)
+        except BaseException:
+            # The others wait for frames that will not come: the closed connection tells them.
+            if message.epoch is not None and message.epoch in self._transports:
+                self._transports.pop(message.epoch).close()
             raise
-        self._reply(message.request, execution.output, execution.record, input_s)
+        reading = window.reading
+        record = replace(
+            execution.record,
+            input_s=input_s,
+            energy_j=reading.joules,
+            energy_scope=reading.scope if reading.reason is None else reading.reason,
+            energy_domain=reading.domain or None,
+            energy_quality=reading.quality,
+        )
+        self._reply(message.request, execution.output, record)
 
-    def _reply(self, request: int, output: Any, record: RunRecord, input_s: float) -> None:
+    def _engine(self, model: int) -> Engine:
+        if model not in self._engines:
+            raise ClusterError(f"{self._config.name} has not loaded model {model}; load it first")
+        return self._engines[model]
+
+    def _reply(self, request: int, output: Any, record: RunRecord) -> None:
         description, frames = (None, []) if output is None else tensors.pack(output)
-        nbytes = sum(frame.nbytes for frame in frames)
-        arrives_s = 0.0
-        if self._config.link is not None:
-            arrives_s = self._config.link.arrival_s(self._config.name, self._config.home, nbytes)
-        values = {**record.to_dict(), "input_s": input_s}
-        done = control.Done(request=request, record=values, output=description, arrives_s=arrives_s)
+        done = control.Done(
+            request=request,
+            record=record.to_dict(),
+            output=description,
+            arrives_s=self._arrival_s(sum(frame.nbytes for frame in frames)),
+        )
         self._line.send(done, frames)
 
-    def _transport(self, group: control.Group, timeout_s: float) -> Transport:
-        if group.epoch not in self._transports:
-            self._transports[group.epoch] = self._connect(group, timeout_s)
-        return self._transports[group.epoch]
+    def _arrival_s(self, nbytes: int) -> float:
+        """Return when an answer of so many bytes reaches the head over an emulated link."""
+        link = self._config.link
+        return link.arrival_s(self._config.name, self._config.home, nbytes) if link else 0.0
 
-    def _connect(self, group: control.Group, timeout_s: float) -> Transport:
+    def _answer_probe(self, probe: control.Probe) -> None:
+        wait_until(probe.arrives_s)
+        self._line.send(control.Done(request=probe.request, arrives_s=self._arrival_s(1)))
+
+    def _time_exchanges(self, message: control.TimeExchanges) -> None:
+        transport = self._transport(message.epoch)
+        assert transport is not None
+        times_s = exchange_times(transport, message.sizes, message.repeats, message.senders)
+        self._line.send(control.ExchangesTimed(request=message.request, times_s=tuple(times_s)))
+
+    def _transport(self, epoch: int | None) -> Transport | None:
+        if epoch is None:
+            return None
+        if epoch not in self._transports:
+            raise ClusterError(f"{self._config.name} has left epoch {epoch}; form a new one")
+        return self._transports[epoch]
+
+    def _meet(self, group: control.Group) -> None:
+        if group.epoch < self._line.horizon:
+            return  # given up while this node was busy or frozen
+        try:
+            self._transports[group.epoch] = self._connect(group)
+        except ClusterError:
+            self._store = None  # it may be the store's connection that broke
+            raise
+
+    def _connect(self, group: control.Group) -> Transport:
         if self._store is None:
             self._store = connect_store(self._host, group.store_port, _STORE_TIMEOUT_S)
-        rank = group.members.index(self._config.name)
         gloo = GlooTransport(
             epoch_store(self._store, group.epoch),
-            rank,
+            group.members.index(self._config.name),
             len(group.members),
-            timeout_s,
+            _MEET_TIMEOUT_S,
             self._address,
         )
         link = self._config.link
@@ -222,148 +241,13 @@ class Node:
             self._transports.pop(epoch).close()
 
     def _hello(self) -> control.Hello:
+        link = self._config.link
         return control.Hello(
             protocol=control.PROTOCOL,
             name=self._config.name,
+            instance=uuid.uuid4().hex,
             address=self._address,
             pid=os.getpid(),
-            facts=control.NodeFacts(
-                hardware=hardware_name(self._device),
-                device=self._device,
-                threads=torch.get_num_threads(),
-                cores=self._config.cores,
-                prism=prism.__version__,
-                torch=torch.__version__,
-                transformers=version("transformers"),
-            ),
+            link="none" if link is None else str(link.shape),
+            facts=facts_of(self._device, self._config.cores),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Gone:
-    """There is nobody left to work for."""
-
-    reason: str
-
-
-class _Line:
-    """The thread that talks to the head: heartbeats out, messages in, replies out.
-
-    Attributes:
-        inbox: messages from the head, with their frames.
-    """
-
-    def __init__(self, config: NodeConfig, hello: control.Hello) -> None:
-        self.inbox: queue.SimpleQueue[tuple[Any, list[Any]]] = queue.SimpleQueue()
-        self._config = config
-        self._hello = hello
-        self._context: zmq.Context[Any] = zmq.Context()
-        # zmq sockets belong to one thread; replies reach it through this pair.
-        name = f"inproc://replies-{id(self)}"
-        self._replies_in = self._context.socket(zmq.PAIR)
-        self._replies_out = self._context.socket(zmq.PAIR)
-        self._replies_in.bind(name)
-        self._replies_out.connect(name)
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._talk, name="prism-line", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def send(self, message: BaseModel, frames: Sequence[memoryview] = ()) -> None:
-        """Send a message to the head; from the computing thread only."""
-        self._replies_out.send_multipart(control.encode(message, frames), copy=False)
-
-    def close(self) -> None:
-        """Flush replies and end the thread."""
-        self._closing.set()
-        self._thread.join(timeout=2.0)
-        self._replies_out.close(linger=0)
-        if not self._thread.is_alive():
-            self._context.term()
-
-    def _talk(self) -> None:
-        dealer = self._connect()
-        poller = zmq.Poller()
-        poller.register(dealer, zmq.POLLIN)
-        poller.register(self._replies_in, zmq.POLLIN)
-        joined, beat_s = False, 0.0
-        while not self._closing.is_set():
-            ready = dict(poller.poll(timeout=50 if not joined else 200))
-            if self._replies_in in ready:
-                dealer.send_multipart(self._replies_in.recv_multipart(copy=False), copy=False)
-            if dealer in ready:
-                joined = self._receive(dealer) or joined
-            now = time.monotonic()
-            if now - beat_s >= control.HEARTBEAT_S:
-                beat_s = now
-                # Until the head has admitted us, the hello is the heartbeat: it may start later.
-                dealer.send_multipart(
-                    control.encode(control.Heartbeat() if joined else self._hello)
-                )
-                self._check_parent()
-        while self._replies_in.poll(0):
-            dealer.send_multipart(self._replies_in.recv_multipart(copy=False), copy=False)
-        dealer.close(linger=500)
-        self._replies_in.close(linger=0)
-
-    def _connect(self) -> zmq.Socket[bytes]:
-        dealer = self._context.socket(zmq.DEALER)
-        dealer.setsockopt(zmq.IDENTITY, f"{self._config.name}-{os.getpid()}".encode())
-        control.secure_client(dealer, self._config.secret)
-        dealer.connect(self._config.head)
-        return dealer
-
-    def _receive(self, dealer: zmq.Socket[bytes]) -> bool:
-        """Pass one message on; return whether it was the welcome."""
-        raw = dealer.recv_multipart(copy=False)
-        try:
-            message, frames = control.decode([raw[0].bytes, *(frame.buffer for frame in raw[1:])])
-        except ClusterError as error:
-            self.inbox.put((_Gone(str(error)), []))
-            return False
-        if isinstance(message, control.Welcome):
-            return True
-        self.inbox.put((message, frames))
-        return False
-
-    def _check_parent(self) -> None:
-        parent = self._config.parent_pid
-        if parent is not None and os.getppid() != parent:
-            self.inbox.put((_Gone("the process that started this node is gone"), []))
-
-
-def address_towards(host: str, port: int) -> str:
-    """Return the address of this machine by which it reaches `host`; sends nothing."""
-    family, _, _, _, peer = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect(peer)
-        return str(probe.getsockname()[0])
-
-
-def hardware_name(device: str) -> str:
-    """Return what a person calls this machine's processor."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    board = Path("/proc/device-tree/model")
-    if board.is_file():
-        return board.read_text().strip("\0\n ")
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = (line for line in cpuinfo.read_text().splitlines() if line.startswith("model name"))
-        for line in itertools.islice(names, 1):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _host_and_port(endpoint: str) -> tuple[str, int]:
-    scheme, _, rest = endpoint.partition("://")
-    host, _, port = rest.rpartition(":")
-    if scheme != "tcp" or not host or not port.isdecimal():
-        raise ConfigError(f"the head's address must be tcp://HOST:PORT, not {endpoint!r}")
-    return host.strip("[]"), int(port)
-
-
-def _sleep_until(moment_s: float) -> None:
-    while (left_s := moment_s - time.monotonic()) > 0:
-        time.sleep(left_s)

@@ -1,51 +1,46 @@
-"""What a program holds in its hands: a cluster, and models that run on it.
-
-`Cluster.load` brings a model to every node; calling the result runs one request under one plan. A
-request outlives the failure of a helper: it is answered by the nodes that are left.
-"""
+"""What a program holds in its hands: a cluster of nodes, to which it brings models."""
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any
 
 from transformers import PreTrainedModel
 
 from prism.cluster import control
-from prism.cluster.dispatch import Answer, Dispatcher
+from prism.cluster.crew import Crew
+from prism.cluster.dispatch import Dispatcher
+from prism.cluster.emulated import EmulatedLink
 from prism.cluster.head import Head
+from prism.cluster.linktimes import LinkTimer
 from prism.cluster.local import NodeProcess
-from prism.cluster.node import EmulatedLink
-from prism.core import Plan, RunRecord
-from prism.errors import ClusterError, ConfigError, ModelError
-from prism.models.inputs import check_inputs, check_plan
-from prism.models.load import ModelInfo, describe
+from prism.cluster.model import DistributedModel
+from prism.errors import ConfigError, ModelError
+from prism.models.load import describe
 
-_LOAD_TIMEOUT_S = 900.0
-# Before a plan has run once there is nothing to derive a deadline from.
-_FIRST_TIMEOUT_S = 30.0
-_LEAST_TIMEOUT_S = 2.0
-_PATIENCE = 5.0  # a run may take so many times what it took before
+__all__ = ["Cluster", "DistributedModel"]
+
+_DTYPES = ("float32", "float16", "bfloat16")
 
 
 class Cluster:
     """Nodes, alive or not, and the head that talks to them.
 
-    A context manager: leaving it stops the node processes that were started here.
+    A context manager: leaving it stops the node processes that were started here. So does the end
+    of the program.
 
     Args:
         head: talks to the nodes.
         names: the nodes, the one on the head's own device first.
         processes: node processes started here.
-        link: the emulated link of a local cluster.
         scratch: a directory that lives as long as the cluster.
+        release: gives everything back when it is closed.
+        link: the emulated link of a local cluster.
     """
 
     def __init__(
@@ -53,35 +48,42 @@ class Cluster:
         head: Head,
         names: Sequence[str],
         processes: Sequence[NodeProcess],
-        scratch: TemporaryDirectory[str],
+        scratch: Path,
+        release: ExitStack,
         link: EmulatedLink | None = None,
     ) -> None:
         self._head = head
-        self._names = tuple(names)
-        self._processes = tuple(processes)
+        self._crew = Crew(head, names, processes)
         self._scratch = scratch
-        self._link = link
+        self._release = release
         self._numbers = itertools.count(1)
-        self._dispatcher = Dispatcher(head, self._names[0], link)
-        self._busy = threading.Lock()
+        self._link = link
+        self._dispatcher = Dispatcher(head, names[0], link)
+        self._timer = LinkTimer(head, names[0], link)
+        self._models: list[DistributedModel] = []
+        self._turn = threading.Lock()
+        atexit.register(self.close)
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """Names of the nodes alive, the one on the head's own device first."""
-        for process in self._processes:
-            if not process.running:
-                self._head.report_lost(process.name, "its process ended")
-        alive = self._head.alive
-        ordered = [name for name in self._names if name in alive]
-        return (*ordered, *(name for name in alive if name not in self._names))
+        return self._crew.alive
 
     def pid(self, node: str) -> int:
-        """Return the process id of a node, on its own machine."""
-        return self._head.pid(node)
+        """Return the process id of a node, on its own machine.
+
+        Raises:
+            ClusterError: no such node ever joined.
+        """
+        return self._head.hello(node).pid
 
     def facts(self, node: str) -> control.NodeFacts:
-        """Return what a node is and runs."""
-        return self._head.facts(node)
+        """Return what a node is and runs.
+
+        Raises:
+            ClusterError: no such node ever joined.
+        """
+        return self._head.hello(node).facts
 
     def load(self, model: str | Path | PreTrainedModel, dtype: str = "float32") -> DistributedModel:
         """Bring a model to every node.
@@ -93,26 +95,83 @@ class Cluster:
         Raises:
             ModelError: it cannot be found or loaded on some node.
             UnsupportedModel: it cannot be partitioned; says why.
-            ConfigError: nodes hold different weights.
+            ConfigError: nodes hold different weights, or cannot be given a model object.
         """
-        if dtype not in ("float32", "float16", "bfloat16"):
-            raise ModelError(f"unknown dtype {dtype!r}; use float32, float16 or bfloat16")
+        if dtype not in _DTYPES:
+            raise ModelError(f"unknown dtype {dtype!r}; use {', '.join(_DTYPES)}")
         number = next(self._numbers)
         if isinstance(model, PreTrainedModel):
-            source = str(Path(self._scratch.name) / f"model{number}")
+            self._check_one_machine()
+            source = str(self._scratch / f"model{number}")
             model.save_pretrained(source)
         else:
             source = str(model)
-        return DistributedModel(self, number, describe(source), dtype)
+        loaded = DistributedModel(
+            number,
+            describe(source),
+            dtype,
+            head=self._head,
+            crew=self._crew,
+            dispatcher=self._dispatcher,
+            timer=self._timer,
+            turn=self._turn,
+        )
+        self._models.append(loaded)
+        return loaded
+
+    def set_link(self, link: str) -> None:
+        """Change the emulated link of a local cluster while it runs.
+
+        Raises:
+            ConfigError: the text is no link, or the cluster was started without one.
+        """
+        if self._link is None:
+            raise ConfigError(
+                f"link {link!r}: this cluster has no emulated link to change; start it with one"
+            )
+        self._link.reshape(link)
+
+    def exchange_times(
+        self, sizes: Sequence[int], repeats: int, senders: Sequence[str]
+    ) -> tuple[float, ...]:
+        """Return the median time of an exchange among all nodes, by bytes of a frame.
+
+        Args:
+            sizes: payload bytes of one frame.
+            repeats: exchanges per size.
+            senders: nodes that send to all others; the rest only receive.
+
+        Raises:
+            ClusterError: a node failed.
+        """
+        with self._turn:
+            return self._timer.exchange_times(self.nodes, sizes, repeats, senders)
+
+    def round_trip_s(self, node: str, nbytes: int) -> float:
+        """Return how long `nbytes` to a node and a word back take.
+
+        Raises:
+            ClusterError: the node does not answer.
+        """
+        with self._turn:
+            return self._timer.round_trip_s(node, nbytes)
+
+    def _check_one_machine(self) -> None:
+        """Check that a file written here can be read by all nodes."""
+        places = {name: self._head.hello(name).address for name in self.nodes}
+        others = [name for name, place in places.items() if place != next(iter(places.values()))]
+        if others:
+            raise ConfigError(
+                f"a model object cannot be sent to {', '.join(others)}; save it to a directory, "
+                f"copy that to every node and give its path"
+            )
 
     def close(self) -> None:
         """Stop the node processes started here and release everything. Safe to call twice."""
-        self._head.close()
-        for process in self._processes:
-            process.stop()
-        if self._link is not None:
-            self._link.medium.close()
-        self._scratch.cleanup()
+        atexit.unregister(self.close)
+        for model in self._models:
+            model.close()
+        self._release.close()
 
     def __enter__(self) -> Cluster:
         return self
@@ -124,128 +183,3 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class DistributedModel:
-    """A model every node of a cluster has in memory; call it like the model itself.
-
-    Attributes:
-        info: the model's description.
-        last_record: what the last request cost; None before the first.
-    """
-
-    def __init__(self, cluster: Cluster, number: int, info: ModelInfo, dtype: str) -> None:
-        self.info = info
-        self.dtype = dtype
-        self.fingerprint = ""
-        self.last_record: RunRecord | None = None
-        self._cluster = cluster
-        self._number = number
-        self._loaded: dict[str, int] = {}  # by node, the process that has it
-        self._took_s: dict[tuple[str, int, int], float] = {}
-        self._load_missing(cluster.nodes)
-
-    def __call__(self, *, plan: Plan | str | None = None, **inputs: Any) -> Any:
-        """Run one request.
-
-        Args:
-            plan: how; None = on the head's own device.
-            inputs: the model's inputs by name; pixels may be uint8, normalised on the nodes.
-
-        Returns:
-            The model's usual output, on the CPU.
-
-        Raises:
-            RequestError: the inputs do not fit the model.
-            PlanError: the plan does not fit the model or the cluster.
-            ClusterError: no node is left that could answer.
-        """
-        batch, length = check_inputs(self.info, inputs)
-        cluster = self._cluster
-        with cluster._busy:
-            alive = cluster.nodes
-            if not alive:
-                raise ClusterError("no node of the cluster is alive; start it again")
-            wanted = Plan.parse(plan) if isinstance(plan, str) else plan or Plan()
-            bound = wanted.on(alive)
-            check_plan(self.info, bound, inputs, length)
-            self._load_missing(bound.nodes)
-            answer = self._answer(bound, inputs, batch, length)
-        self.last_record = answer.record
-        return answer.output
-
-    def _answer(self, plan: Plan, inputs: dict[str, Any], batch: int, length: int) -> Answer:
-        """Run the plan; if a node fails, run what can still be run."""
-        cluster = self._cluster
-        started_s = time.monotonic()
-        try:
-            return self._attempt(plan, inputs, batch, length)
-        except ClusterError as error:
-            failure = error
-        for fallback in self._fallbacks(plan):
-            cluster._head.new_epoch()
-            try:
-                self._load_missing(fallback.nodes)
-                answer = self._attempt(fallback, inputs, batch, length)
-            except ClusterError as error:
-                failure = error
-                continue
-            total_s = time.monotonic() - started_s
-            return replace(
-                answer, record=replace(answer.record, outcome="recovered", total_s=total_s)
-            )
-        raise failure
-
-    def _fallbacks(self, plan: Plan) -> Sequence[Plan]:
-        """Yield plans for those who are left: once more together, then on each alone.
-
-        A lossy plan is not made smaller: nobody measured the accuracy of the smaller one.
-        """
-        alive = self._cluster.nodes
-        left = tuple(name for name in plan.nodes if name in alive)
-        together = [replace(plan, nodes=left, shares=())]
-        shrinks = plan.exact and 2 <= len(left) < plan.size
-        alone = [Plan("local", nodes=(name,)) for name in alive]
-        return [*(together if shrinks else []), *alone]
-
-    def _attempt(self, plan: Plan, inputs: dict[str, Any], batch: int, length: int) -> Answer:
-        key = (str(plan), batch, length)
-        took_s = self._took_s.get(key)
-        timeout_s = _FIRST_TIMEOUT_S
-        if took_s is not None:
-            timeout_s = max(_LEAST_TIMEOUT_S, _PATIENCE * took_s)
-        answer = self._cluster._dispatcher.run(self._number, inputs, plan, batch, timeout_s)
-        self._took_s[key] = answer.record.total_s
-        return answer
-
-    def _load_missing(self, names: Sequence[str]) -> None:
-        """Have the model loaded by those of `names` whose process does not have it yet."""
-        head = self._cluster._head
-        missing = [name for name in names if self._loaded.get(name) != head.pid(name)]
-        if not missing:
-            return
-        call = head.call()
-        message = control.Load(
-            request=call.request, model=self._number, source=self.info.source, dtype=self.dtype
-        )
-        try:
-            for name in missing:
-                head.send(name, message)
-            deadline_s = time.monotonic() + _LOAD_TIMEOUT_S
-            while missing:
-                name, loaded, _ = head.answer(call, deadline_s, missing)
-                self._check_fingerprint(name, loaded.fingerprint)
-                self._loaded[name] = head.pid(name)
-                missing.remove(name)
-        finally:
-            head.end(call)
-
-    def _check_fingerprint(self, name: str, fingerprint: str) -> None:
-        if not self.fingerprint:
-            self.fingerprint = fingerprint
-        elif fingerprint != self.fingerprint:
-            first = next(iter(self._loaded))
-            raise ConfigError(
-                f"{name} holds another model than {first}: {fingerprint[:12]} against "
-                f"{self.fingerprint[:12]}; copy the same {self.info.source} to both"
-            )

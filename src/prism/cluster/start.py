@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from prism.cluster.config import read_config
+from prism.cluster.config import ClusterConfig, read_config
+from prism.cluster.emulated import EmulatedLink
 from prism.cluster.head import Head
-from prism.cluster.keys import Secret, generate, read, save
-from prism.cluster.local import NodeProcess, cores_for
-from prism.cluster.node import EmulatedLink
+from prism.cluster.keys import generate, read, save
+from prism.cluster.local import NodeProcess, cores_for, end_all
 from prism.cluster.session import Cluster
 from prism.core import default_node_name
 from prism.errors import ClusterError, ConfigError
@@ -23,7 +24,12 @@ _LOOPBACK = "127.0.0.1"
 
 
 def local_cluster(
-    nodes: int = 2, *, threads: int | None = None, link: str = "none", device: str = "cpu"
+    nodes: int = 2,
+    *,
+    threads: int | None = None,
+    link: str = "none",
+    device: str = "cpu",
+    energy: str = "auto",
 ) -> Cluster:
     """Start node processes on this machine, with a fresh secret.
 
@@ -33,6 +39,7 @@ def local_cluster(
             there are enough, so that two nodes are two devices. None: an equal part of the cores.
         link: an emulated link between them, such as `100mbit,3ms`; `none` leaves loopback alone.
         device: torch device of every node.
+        energy: every node's meter: auto, none, rapl, nvml, model:idle=2.5,busy=7, replay:FILE, ...
 
     Raises:
         ConfigError: an argument has a wrong value.
@@ -44,32 +51,11 @@ def local_cluster(
         raise ConfigError(f"threads must be at least 1, not {threads}")
     LinkShape.parse(link)
     names = [default_node_name(index) for index in range(nodes)]
-    cores = [()] * nodes if threads is None else cores_for(nodes, threads)
-    threads = threads or max(1, len(os.sched_getaffinity(0)) // nodes)
-    scratch = TemporaryDirectory(prefix="prism-")
+    release = ExitStack()
     try:
-        arguments = _local_arguments(Path(scratch.name), link, names, threads, device)
-        head = Head(_LOOPBACK, 0, _local_secret(Path(scratch.name)))
+        return _open_local(names, threads, link, ["--device", device, "--energy", energy], release)
     except BaseException:
-        scratch.cleanup()
-        raise
-    processes: list[NodeProcess] = []
-    try:
-        for name, pins in zip(names, cores, strict=True):
-            own = ["--cores", ",".join(map(str, pins))] if pins else []
-            log = Path(scratch.name) / f"{name}.log"
-            endpoint = f"tcp://{_LOOPBACK}:{head.port}"
-            processes.append(
-                NodeProcess(name, [*arguments, "--head", endpoint, *own], log, threads)
-            )
-        emulated = EmulatedLink.open(link, _medium(Path(scratch.name)), names)
-        _await(head, names, processes, _START_TIMEOUT_S)
-        return Cluster(head, names, processes, scratch, emulated)
-    except BaseException:
-        head.close()
-        for process in processes:
-            process.stop()
-        scratch.cleanup()
+        release.close()
         raise
 
 
@@ -85,48 +71,72 @@ def connect(path: str | Path, timeout_s: float = 60.0) -> Cluster:
         ClusterError: a node did not join in time.
     """
     config = read_config(Path(path))
-    secret = read(config.secret)
-    head = Head(config.host, config.port, secret)
-    scratch = TemporaryDirectory(prefix="prism-")
-    home = config.nodes[0]
-    arguments = [
-        *("--head", f"tcp://{config.host}:{config.port}"),
-        *("--secret", str(config.secret.resolve())),
-        *("--device", config.device),
-    ]
-    processes = [NodeProcess(home, arguments, Path(scratch.name) / f"{home}.log")]
+    release = ExitStack()
     try:
-        _await(head, config.nodes, processes, timeout_s)
-        return Cluster(head, config.nodes, processes, scratch)
+        return _open_config(config, timeout_s, release)
     except BaseException:
-        head.close()
-        for process in processes:
-            process.stop()
-        scratch.cleanup()
+        release.close()
         raise
 
 
-def _local_secret(scratch: Path) -> Secret:
-    secret = generate()
-    save(secret, scratch / "cluster.key")
-    return secret
-
-
-def _medium(scratch: Path) -> Path:
-    return scratch / "medium"
-
-
-def _local_arguments(
-    scratch: Path, link: str, names: Sequence[str], threads: int, device: str
-) -> list[str]:
-    return [
-        *("--secret", str(scratch / "cluster.key")),
+def _open_local(
+    names: Sequence[str],
+    threads: int | None,
+    link: str,
+    options: Sequence[str],
+    release: ExitStack,
+) -> Cluster:
+    cores = [()] * len(names) if threads is None else cores_for(len(names), threads)
+    threads = threads or max(1, len(os.sched_getaffinity(0)) // len(names))
+    scratch = Path(release.enter_context(TemporaryDirectory(prefix="prism-")))
+    secret, medium = scratch / "cluster.key", scratch / "medium"
+    save(generate(), secret)
+    emulated = EmulatedLink.open(link, medium, names)
+    if emulated is not None:
+        release.callback(emulated.medium.close)
+    head = Head(_LOOPBACK, 0, read(secret))
+    arguments = [
+        *("--head", f"tcp://{_LOOPBACK}:{head.port}"),
+        *("--secret", str(secret)),
         *("--threads", str(threads)),
-        *("--device", device),
+        *options,
         *("--link", link),
-        *("--medium", str(_medium(scratch))),
+        *("--medium", str(medium)),
         *("--places", ",".join(names)),
     ]
+    processes = _released_by(release, head)
+    for name, pins in zip(names, cores, strict=True):
+        own = ["--cores", ",".join(map(str, pins))] if pins else []
+        processes.append(NodeProcess(name, [*arguments, *own], scratch, threads))
+    _await(head, names, processes, _START_TIMEOUT_S)
+    return Cluster(head, names, processes, scratch, release, emulated)
+
+
+def _open_config(config: ClusterConfig, timeout_s: float, release: ExitStack) -> Cluster:
+    secret = read(config.secret)
+    scratch = Path(release.enter_context(TemporaryDirectory(prefix="prism-")))
+    head = Head(config.host, config.port, secret)
+    arguments = [
+        *("--head", f"tcp://{_bracketed(config.host)}:{config.port}"),
+        *("--secret", str(config.secret.resolve())),
+        *("--device", config.device),
+    ]
+    processes = _released_by(release, head)
+    processes.append(NodeProcess(config.nodes[0], arguments, scratch))
+    _await(head, config.nodes, processes, timeout_s)
+    return Cluster(head, config.nodes, processes, scratch, release)
+
+
+def _released_by(release: ExitStack, head: Head) -> list[NodeProcess]:
+    """Return the list of processes that `release` will end, after the head told them to."""
+    processes: list[NodeProcess] = []
+    release.callback(end_all, processes)
+    release.callback(head.close)
+    return processes
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _await(

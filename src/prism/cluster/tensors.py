@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
-from prism.errors import RequestError
+from prism.errors import ClusterError, RequestError
 
 _NARROW = (torch.uint8, torch.int16, torch.int32)
 _DTYPES = {
@@ -38,36 +38,53 @@ def pack(tree: Any) -> tuple[Any, list[memoryview]]:
 
 
 def unpack(description: Any, frames: Sequence[Any]) -> Any:
-    """Return what `pack` was given, tensors on the CPU."""
-    kind, *rest = description
-    if kind == "value":
-        return rest[0]
-    if kind == "tensor":
-        return _unpack_tensor(frames[rest[0]], *rest[1:])
-    if kind == "list":
-        return [unpack(item, frames) for item in rest[0]]
-    if kind == "tuple":
-        return tuple(unpack(item, frames) for item in rest[0])
-    values = {key: unpack(item, frames) for key, item in rest[0].items()}
-    return values if kind == "dict" else _output_class(*rest[1:])(**values)
+    """Return what `pack` was given, tensors on the CPU.
+
+    Raises:
+        ClusterError: description and frames do not belong together, or are not from `pack`.
+    """
+    try:
+        return _unpack(description, frames)
+    except ClusterError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+        raise ClusterError(
+            f"a description of tensors cannot be read ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _pack(tree: Any, frames: list[memoryview]) -> list[Any]:
     if isinstance(tree, torch.Tensor):
-        narrow = _narrowed(tree.detach())
-        frames.append(_bytes_of(narrow))
-        return ["tensor", len(frames) - 1, _name(tree.dtype), _name(narrow.dtype), list(tree.shape)]
+        return _pack_tensor(tree.detach(), frames)
     if isinstance(tree, ModelOutput):
         values = {key: _pack(value, frames) for key, value in tree.items()}
         return ["output", values, type(tree).__module__, type(tree).__qualname__]
     if isinstance(tree, dict):
-        return ["dict", {str(key): _pack(value, frames) for key, value in tree.items()}]
+        wrong = [key for key in tree if not isinstance(key, str)]
+        if wrong:
+            raise RequestError(f"the key {wrong[0]!r} cannot be sent to a node; use strings")
+        return ["dict", {key: _pack(value, frames) for key, value in tree.items()}]
     if isinstance(tree, (list, tuple)):
         kind = "list" if isinstance(tree, list) else "tuple"
         return [kind, [_pack(value, frames) for value in tree]]
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return ["float", repr(tree)]  # JSON has no word for them
     if tree is None or isinstance(tree, (bool, int, float, str)):
         return ["value", tree]
-    raise RequestError(f"a {type(tree).__name__} cannot be sent to a node; use tensors and numbers")
+    raise RequestError(
+        f"a {type(tree).__name__} cannot travel between nodes; use tensors, numbers and text"
+    )
+
+
+def _pack_tensor(tensor: torch.Tensor, frames: list[memoryview]) -> list[Any]:
+    if _name(tensor.dtype) not in _DTYPES or tensor.layout != torch.strided:
+        raise RequestError(
+            f"a {tensor.layout} tensor of {tensor.dtype} cannot travel between nodes; "
+            f"use a dense one of {', '.join(_DTYPES)}"
+        )
+    narrow = _narrowed(tensor)
+    frames.append(_bytes_of(narrow))
+    return ["tensor", len(frames) - 1, _name(tensor.dtype), _name(narrow.dtype), list(tensor.shape)]
 
 
 def _narrowed(tensor: torch.Tensor) -> torch.Tensor:
@@ -84,15 +101,38 @@ def _narrowed(tensor: torch.Tensor) -> torch.Tensor:
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     flat = tensor.cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
+
+
+def _unpack(description: Any, frames: Sequence[Any]) -> Any:
+    kind, *rest = description
+    if kind == "value":
+        (value,) = rest
+        return value
+    if kind == "float":
+        (text,) = rest
+        return float(text)
+    if kind == "tensor":
+        index, dtype, sent_as, shape = rest
+        return _unpack_tensor(frames[index], dtype, sent_as, shape)
+    if kind in ("list", "tuple"):
+        (items,) = rest
+        values = [_unpack(item, frames) for item in items]
+        return values if kind == "list" else tuple(values)
+    if kind not in ("dict", "output"):
+        raise ClusterError(f"a description of kind {kind!r} is not understood")
+    fields = {key: _unpack(item, frames) for key, item in rest[0].items()}
+    return fields if kind == "dict" else _output_class(*rest[1:])(**fields)
 
 
 def _unpack_tensor(frame: Any, dtype: str, sent_as: str, shape: list[int]) -> torch.Tensor:
     if dtype not in _DTYPES or sent_as not in _DTYPES:
-        raise RequestError(f"a tensor of dtype {dtype} sent as {sent_as} is not understood")
+        raise ClusterError(f"a tensor of dtype {dtype} sent as {sent_as} is not understood")
     raw = np.frombuffer(frame, dtype=np.uint8).copy()
-    if raw.size != math.prod(shape) * _DTYPES[sent_as].itemsize:
-        raise RequestError(f"{raw.size} bytes are no {sent_as} tensor of shape {tuple(shape)}")
+    if min(shape, default=0) < 0 or raw.size != math.prod(shape) * _DTYPES[sent_as].itemsize:
+        raise ClusterError(f"{raw.size} bytes are no {sent_as} tensor of shape {tuple(shape)}")
+    if not raw.size:  # has no stride to view it by
+        return torch.empty(shape, dtype=_DTYPES[dtype])
     return torch.from_numpy(raw).view(_DTYPES[sent_as]).reshape(shape).to(_DTYPES[dtype])
 
 
@@ -103,10 +143,13 @@ def _name(dtype: torch.dtype) -> str:
 def _output_class(module: str, name: str) -> type[ModelOutput]:
     # Only transformers' own outputs: a message must not choose what is imported.
     if not module.startswith("transformers."):
-        raise RequestError(f"{module}.{name} is no output class of transformers")
-    found = getattr(importlib.import_module(module), name, None)
+        raise ClusterError(f"{module}.{name} is no output class of transformers")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ClusterError(f"this transformers has no {module}.{name}") from error
     if not (isinstance(found, type) and issubclass(found, ModelOutput)):
-        raise RequestError(f"{module}.{name} is no output class of transformers")
+        raise ClusterError(f"{module}.{name} is no output class of transformers")
     return found
 
 
@@ -119,7 +162,11 @@ def rows_of(inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
 
 
 def join_rows(parts: Sequence[Any]) -> Any:
-    """Concatenate outputs of consecutive rows, field by field."""
+    """Concatenate outputs of consecutive rows, field by field.
+
+    Raises:
+        RequestError: a field, such as a loss, has no rows.
+    """
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -131,6 +178,8 @@ def join_rows(parts: Sequence[Any]) -> Any:
         return torch.cat(list(parts))
     if isinstance(first, ModelOutput):
         return type(first)(**{key: join_rows([part[key] for part in parts]) for key in first})
+    if isinstance(first, dict):
+        return {key: join_rows([part[key] for part in parts]) for key in first}
     if isinstance(first, (list, tuple)):
         return type(first)(join_rows(items) for items in zip(*parts, strict=True))
     return first
