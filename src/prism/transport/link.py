@@ -150,10 +150,29 @@ def _quantity_text(value: float, units: Mapping[str, float]) -> str:
     return min(texts, key=lambda text: (text.startswith("0."), len(text)))
 
 
+@dataclass(frozen=True, slots=True)
+class LinkTimes:
+    """How long exchanges took over the real transport.
+
+    Attributes:
+        nodes: how many exchanged.
+        sizes: payload bytes of one frame.
+        together_s: by size, all nodes sending to all others at once.
+        alone_s: by size, only the head sending.
+        latency_s: one way, half of the smallest round trip.
+    """
+
+    nodes: int
+    sizes: tuple[int, ...]
+    together_s: tuple[float, ...]
+    alone_s: tuple[float, ...]
+    latency_s: float
+
+
 class Medium:
     """Air time on one emulated medium, reserved by all processes that open the same file.
 
-    The file holds the link's bandwidth, latency and jitter, so that they can change for everybody at
+    The file holds the link's bandwidth, latency and jitter, which so can change for everybody at
     once, and the time until which each node's uplink and downlink is busy; a `shared` medium has
     one such clock for all. Whoever comes first creates it, and a process that dies leaves nothing
     to repair. The file must not outlive a reboot, which restarts the clock; keep it in a temporary

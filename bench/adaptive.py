@@ -1,0 +1,155 @@
+"""Does the planner choose well? Prediction error and regret over a changing link.
+
+    python bench/adaptive.py [--model random:vit-base] [--rounds 3]
+
+Profiles the model on two nodes of this machine with a core each, then walks through a trace of
+emulated bandwidths and batch sizes. In each step every fixed plan and the adaptive choice take
+turns. Reports the error of each prediction (all of them at links and batch sizes that were not
+profiled, but for one), the regret of each choice, and the total time of every policy. Prints two
+tables, then one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import prism
+from prism.cluster.bench import ClusterBench
+from prism.contest import Step, StepResult, run_step, summary, totals
+from prism.core import Plan
+from prism.models.synthetic import synthetic_inputs
+from prism.perfmap import PerformanceMap
+from prism.profiler import Profiler, Progress, Settings
+
+PROFILED_AT = "100mbit,3ms"
+PLANS = ("local", "batch:2", "seq:2:full", "seq:2:L10:f16", "seq:2:L10:lag1:f16")
+# Bandwidths from 5 to 500 Mbit/s and batches from 1 to 16, so that the best plan changes often.
+TRACE = (
+    (500, 1),
+    (200, 2),
+    (50, 8),
+    (20, 1),
+    (5, 1),
+    (5, 4),
+    (10, 16),
+    (30, 3),
+    (100, 6),
+    (300, 12),
+    (5, 2),
+    (500, 5),
+)
+PAPER_PASSES = 2880
+
+
+def main() -> None:
+    options = parse()
+    console = Console()
+    plans = [Plan.parse(text) for text in PLANS]
+    with (
+        prism.local_cluster(nodes=2, threads=1, link=PROFILED_AT) as cluster,
+        TemporaryDirectory() as scratch,
+        console.status("loading") as status,
+    ):
+        model = cluster.load(options.model)
+        length = model.info.shape.max_length
+
+        def tell(progress: Progress) -> None:
+            left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
+            status.update(f"profile {progress.done}/{progress.total}: {progress.doing}{left}")
+
+        settings = Settings(segments=(10,), passes=options.passes)
+        path = Path(scratch) / "map.json"
+        perf = Profiler(ClusterBench(cluster, model), settings, path, tell, prism.__version__).run()
+        # Random weights have no accuracy to lose, so the lossy plans are allowed by name.
+        model.use_map(perf, allow=plans)
+        results = []
+        for number, (mbps, batch) in enumerate(TRACE):
+            status.update(f"step {number + 1} of {len(TRACE)}: {mbps} Mbit/s, batch {batch}")
+            step = Step(f"{mbps}mbit,3ms", mbps * 1e6, batch)
+            inputs = synthetic_inputs(model.info, batch, length)
+            results.append(run_step(cluster, model, step, plans, inputs, options.rounds))
+        hardware = cluster.facts("node0").hardware
+    figures = report(perf, results, options, hardware)
+    show(console, figures, results, hardware)
+    print(json.dumps(figures))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="random:vit-base")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--passes", type=int, default=150)
+    return parser.parse_args()
+
+
+def report(
+    perf: PerformanceMap, results: list[StepResult], options: argparse.Namespace, hardware: str
+) -> dict[str, Any]:
+    return {
+        "bench": "adaptive",
+        "model": options.model,
+        "hardware": hardware,
+        "nodes": 2,
+        "threads": 1,
+        "emulated": True,
+        "torch": torch.__version__,
+        "profile": {
+            "link": PROFILED_AT,
+            "passes": perf.passes,
+            "seconds": perf.seconds_spent,
+            "paper_passes": PAPER_PASSES,
+            "fitted_bps": perf.link.bandwidth_bps,
+            "fitted_latency_s": perf.link.latency_s,
+            "held_out_errors": [each.error for each in perf.held_out],
+        },
+        "rounds": options.rounds,
+        **summary(results),
+    }
+
+
+def show(
+    console: Console, figures: dict[str, Any], results: list[StepResult], hardware: str
+) -> None:
+    table = Table(title=f"2 nodes on one {hardware}, a core each; emulated link; seconds")
+    for column in ("Mbit/s", "B", "chosen", "best", "regret", "predicted", "measured", *PLANS):
+        table.add_column(column, justify="left" if column in ("chosen", "best") else "right")
+    for result in results:
+        table.add_row(
+            f"{result.step.bandwidth_bps / 1e6:.0f}",
+            str(result.step.batch),
+            result.choice,
+            result.best,
+            f"{result.regret:.1%}",
+            f"{result.predicted_s[result.choice]:.2f}",
+            f"{result.measured_s['adaptive']:.2f}",
+            *(
+                f"{result.measured_s[plan]:.2f}" if plan in result.measured_s else ""
+                for plan in PLANS
+            ),
+        )
+    console.print(table)
+    policies = Table(title="one request of every step")
+    policies.add_column("policy")
+    policies.add_column("s", justify="right")
+    for policy, seconds in sorted(totals(results).items(), key=lambda item: item[1]):
+        policies.add_row(policy, f"{seconds:.2f}")
+    console.print(policies)
+    profile = figures["profile"]
+    console.print(
+        f"profile: {profile['passes']} passes in {profile['seconds']:.0f} s "
+        f"(the paper's sweep: {PAPER_PASSES} passes); prediction error, median: "
+        f"{figures['median_error']:.1%}; regret, median {figures['median_regret']:.1%}, worst "
+        f"{figures['worst_regret']:.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()

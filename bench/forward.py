@@ -1,0 +1,182 @@
+"""What each plan costs on two nodes of this machine, beside one node and plain transformers.
+
+    python bench/forward.py [--model random:vit-base] [--link 100mbit,3ms] [--rounds 15]
+
+Contenders take turns within each round, so that whatever else the machine does hits all of them
+alike; speed-ups are medians of the ratios within a round, with their quartiles. The link is
+emulated, the nodes are real processes with one core each. Prints a table, then one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import prism
+from prism.cluster.session import DistributedModel
+from prism.core import RunRecord
+from prism.models.inputs import prepare
+from prism.models.load import load
+
+PLANS = ("local", "batch:2", "seq:2:full", "seq:2:L10:f16", "seq:2:L10:lag1:f16")
+PLAIN = "plain transformers"
+
+
+def main() -> None:
+    options = parse()
+    console = Console(stderr=False)
+    rows = []
+    # The plain run shares node0's core: the two never run at the same time.
+    core = min(os.sched_getaffinity(0))
+    with prism.local_cluster(nodes=2, threads=1, link=options.link) as cluster:
+        hardware = cluster.facts("node0").hardware
+        model = cluster.load(options.model)
+        plain = plain_forward(options.model, core)
+        for batch in options.batch:
+            rows += measure(model, plain, batch, options.rounds, console)
+    show(console, rows, options.link, hardware)
+    print(json.dumps(report(rows, options, hardware)))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="random:vit-base")
+    parser.add_argument("--link", default="100mbit,3ms")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--rounds", type=int, default=15)
+    return parser.parse_args()
+
+
+def plain_forward(source: str, core: int) -> Callable[[dict[str, torch.Tensor]], None]:
+    """Return a call of the unmodified model with one thread on one core."""
+    torch.set_num_threads(1)
+    loaded = load(source)
+
+    def forward(inputs: dict[str, torch.Tensor]) -> None:
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {core})
+        with torch.inference_mode():
+            loaded.model(**prepare(loaded.info, inputs, loaded.model))
+        os.sched_setaffinity(0, before)
+
+    return forward
+
+
+def measure(
+    model: DistributedModel,
+    plain: Callable[[dict[str, torch.Tensor]], None],
+    batch: int,
+    rounds: int,
+    console: Console,
+) -> list[dict[str, Any]]:
+    size = model.info.config.image_size
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, model.info.config.num_channels, size, size)
+    inputs = {"pixel_values": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)}
+    plans = [plan for plan in PLANS if batch > 1 or not plan.startswith("batch")]
+    seconds: dict[str, list[float]] = {name: [] for name in (PLAIN, *plans)}
+    records: dict[str, list[RunRecord]] = {plan: [] for plan in plans}
+
+    def run(name: str) -> float:
+        started_s = time.perf_counter()
+        if name == PLAIN:
+            plain(inputs)
+        else:
+            model(plan=name, **inputs)
+        return time.perf_counter() - started_s
+
+    for name in seconds:
+        run(name)  # warm-up: buffers, connections, kernels
+    with console.status("") as status:
+        for number in range(rounds):
+            status.update(f"batch {batch}: round {number + 1} of {rounds}")
+            # The order turns, so that no contender always follows the same one.
+            names = list(seconds)
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                seconds[name].append(run(name))
+                if name in records:
+                    assert model.last_record is not None
+                    records[name].append(model.last_record)
+    return [row(name, batch, seconds, records.get(name, [])) for name in seconds]
+
+
+def row(
+    name: str, batch: int, seconds: dict[str, list[float]], records: list[RunRecord]
+) -> dict[str, Any]:
+    ratios = [local / own for local, own in zip(seconds["local"], seconds[name], strict=True)]
+    low, median, high = quartiles(ratios)
+
+    def part_ms(field: str) -> float | None:
+        values = [getattr(record, field) for record in records]
+        return round(1e3 * statistics.median(values), 2) if values else None
+
+    times_ms = [1e3 * value for value in quartiles(seconds[name])]
+    return {
+        "contender": name,
+        "batch": batch,
+        "total_ms": [round(value, 1) for value in times_ms],
+        "speedup": [round(value, 3) for value in (low, median, high)],
+        **{f"{part}_ms": part_ms(f"{part}_s") for part in ("compute", "staging", "comm")},
+        **{f"{part}_ms": part_ms(f"{part}_s") for part in ("input", "output")},
+        "bytes_sent": records[-1].bytes_sent if records else None,
+        "messages": records[-1].messages if records else None,
+    }
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, median, high
+
+
+def show(console: Console, rows: list[dict[str, Any]], link: str, hardware: str) -> None:
+    title = f"2 nodes on one {hardware}, a core each; emulated link {link}; ideal speed-up 2"
+    table = Table(title=title)
+    for column in ("B", "contender", "total ms (quartiles)", "speed-up on local (quartiles)"):
+        table.add_column(column, justify="left" if column == "contender" else "right")
+    for column in ("compute", "staging", "comm", "input", "output", "bytes sent"):
+        table.add_column(column, justify="right")
+    for each in rows:
+        total, ratio = each["total_ms"], each["speedup"]
+        parts = [each[f"{part}_ms"] for part in ("compute", "staging", "comm", "input", "output")]
+        table.add_row(
+            str(each["batch"]),
+            each["contender"],
+            f"{total[1]:.1f} ({total[0]:.1f}-{total[2]:.1f})",
+            f"{ratio[1]:.2f} ({ratio[0]:.2f}-{ratio[2]:.2f})",
+            *("" if part is None else f"{part:.1f}" for part in parts),
+            "" if each["bytes_sent"] is None else f"{each['bytes_sent']:,}",
+        )
+    console.print(table)
+
+
+def report(
+    rows: list[dict[str, Any]], options: argparse.Namespace, hardware: str
+) -> dict[str, Any]:
+    return {
+        "bench": "forward",
+        "model": options.model,
+        "link": options.link,
+        "emulated": True,
+        "nodes": 2,
+        "threads": 1,
+        "hardware": hardware,
+        "rounds": options.rounds,
+        "torch": torch.__version__,
+        "ideal_speedup": 2.0,
+        "rows": rows,
+    }
+
+
+if __name__ == "__main__":
+    main()

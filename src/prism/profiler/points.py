@@ -1,0 +1,133 @@
+"""What to measure: few plans at few sizes, and some points kept back to test the prediction."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from prism.core import ModelShape, Plan, Wire, default_node_name
+from prism.errors import InputError
+
+_MOST_RUNS = 7
+_LEAST_RUNS = 2
+# Nodes whose times differ by less than this factor share equally: noise is no reason to differ.
+_ALIKE = 1.15
+
+
+class Point(NamedTuple):
+    """One plan at one batch size and length."""
+
+    plan: Plan
+    batch: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How far a profile goes.
+
+    Attributes:
+        batches: batch sizes measured; others are interpolated.
+        segments: means per partition (L) measured.
+        passes: about how many forward passes the whole profile may take.
+        held_out: points measured at the end to test the prediction.
+        seed: chooses the held-out points.
+    """
+
+    batches: tuple[int, ...] = (1, 4, 16)
+    segments: tuple[int, ...] = (4, 10)
+    passes: int = 200
+    held_out: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batches", "segments"):
+            values = getattr(self, name)
+            if not values or min(values) < 1 or len(set(values)) != len(values):
+                raise InputError(f"{name} must be distinct numbers of at least 1, not {values}")
+        if self.passes < 1 or self.held_out < 0:
+            raise InputError(
+                f"passes must be at least 1 and held_out not negative, not {self.passes} and "
+                f"{self.held_out}"
+            )
+
+
+def plans_alone(names: Sequence[str]) -> tuple[Plan, ...]:
+    """Return the plans that run on each node alone; splits by rows follow from them."""
+    return (Plan(), *(Plan("local", (name,)) for name in names[1:]))
+
+
+def plans_together(
+    model: ModelShape, segments: Sequence[int], alone_s: Sequence[float]
+) -> tuple[Plan, ...]:
+    """Return the sequence plans worth measuring.
+
+    On 2 to P nodes full exchange, and each number of means with float16 on the wire, without and
+    with lag. Nodes of different speed get positions in proportion to it.
+
+    Args:
+        model: rotary models know no lag.
+        segments: numbers of means (L).
+        alone_s: what the same work took on each node alone, the head first.
+    """
+    plans = []
+    lags = (0,) if model.rotary else (0, 1)
+    wire: Wire = "float16"
+    for size in range(2, len(alone_s) + 1):
+        nodes = tuple(default_node_name(index) for index in range(size))
+        full = Plan("sequence", nodes, balanced_shares(alone_s[:size]))
+        plans.append(full)
+        plans += [
+            replace(full, segments=count, lag=lag, wire=wire) for count in segments for lag in lags
+        ]
+    return tuple(plans)
+
+
+def balanced_shares(alone_s: Sequence[float]) -> tuple[float, ...]:
+    """Return shares in percent that let all nodes end together; none when they are alike."""
+    if max(alone_s) < _ALIKE * min(alone_s):
+        return ()
+    speeds = [1 / seconds for seconds in alone_s]
+    return tuple(float(max(1, round(100 * speed / sum(speeds)))) for speed in speeds)
+
+
+def points_for(
+    plans: Sequence[Plan], batches: Sequence[int], lengths: Sequence[int]
+) -> tuple[tuple[Point, ...], ...]:
+    """Return the points to measure, grouped: plans at the same size take turns."""
+    return tuple(
+        tuple(Point(plan, batch, length) for plan in plans if length >= plan.size)
+        for length in lengths
+        for batch in sorted(batches)
+    )
+
+
+def runs_per_point(settings: Settings, points: int) -> int:
+    """Return how often each point is run, so that the whole stays within the passes."""
+    # One more run per point warms it up, and a held-out point is run three times.
+    available = settings.passes - 3 * settings.held_out
+    return max(_LEAST_RUNS, min(_MOST_RUNS, available // max(1, points) - 1))
+
+
+def held_out_points(
+    settings: Settings, plans: Sequence[Plan], lengths: Sequence[int]
+) -> tuple[Point, ...]:
+    """Return points between the measured batch sizes, one plan after the other."""
+    between = [
+        batch
+        for low, high in zip(sorted(settings.batches), sorted(settings.batches)[1:], strict=False)
+        for batch in range(low + 1, high)
+    ]
+    if not between or not settings.held_out:
+        return ()
+    chooser = random.Random(settings.seed)
+    rest = [plan for plan in plans if plan.strategy == "sequence"] or list(plans)
+    split = [Plan("batch", plan.nodes) for plan in rest[:1] if plan.strategy == "sequence"]
+    turn = [Plan(), *split, *rest]
+    chosen = (
+        Point(turn[number % len(turn)], chooser.choice(between), chooser.choice(lengths))
+        for number in range(settings.held_out)
+    )
+    return tuple(dict.fromkeys(chosen))

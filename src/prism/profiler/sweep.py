@@ -1,0 +1,207 @@
+"""Run the sweep and make the map.
+
+Plans of the same size take turns, so that whatever else a device does hits all of them alike. At
+the end, points nobody measured are predicted and then measured, and the error goes into the map.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import median
+
+from prism.core import Plan, RunRecord
+from prism.errors import PlanError
+from prism.perfmap import HeldOut, MapLink, Measurement, PerformanceMap
+from prism.planner import CostModel
+from prism.profiler.bench import Bench
+from prism.profiler.linkfit import fit_link
+from prism.profiler.points import (
+    Point,
+    Settings,
+    held_out_points,
+    plans_alone,
+    plans_together,
+    points_for,
+    runs_per_point,
+)
+from prism.profiler.progress import Notebook
+
+_LINK_SIZES = (1_000, 16_000, 64_000, 128_000)
+_LINK_REPEATS = 7
+_HELD_OUT_RUNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a profile is.
+
+    Attributes:
+        done: forward passes run, those of an interrupted profile included.
+        total: forward passes in all.
+        left_s: estimated time left; None before the first pass.
+        doing: what is measured now, in words.
+    """
+
+    done: int
+    total: int
+    left_s: float | None
+    doing: str
+
+
+class Profiler:
+    """Measures one model on one cluster.
+
+    Args:
+        bench: the model on the cluster.
+        settings: how far to go.
+        path: where the map goes; what is measured is kept beside it until it is complete.
+        report: told about progress, before every pass.
+        prism_version: for the map's header.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        settings: Settings,
+        path: Path,
+        report: Callable[[Progress], None],
+        prism_version: str,
+    ) -> None:
+        self._bench = bench
+        self._settings = settings
+        self._path = path
+        self._report = report
+        self._version = prism_version
+        self._alone = plans_alone([node.name for node in bench.identity.nodes])
+        # How many points there are does not depend on who is how fast, which is measured first.
+        self._choose_points([1.0] * len(self._alone))
+        self._runs = runs_per_point(settings, len(self._points))
+        self._done = Counter[Point]()
+        self._spent_s = 0.0
+        self._worked = 0
+
+    def _choose_points(self, alone_s: Sequence[float]) -> None:
+        bench, settings = self._bench, self._settings
+        plans = (*self._alone, *plans_together(bench.model, settings.segments, alone_s))
+        self._groups = points_for(plans, settings.batches, bench.lengths)
+        self._points = [point for group in self._groups for point in group]
+        self._held_out = held_out_points(settings, plans, bench.lengths)
+
+    def run(self) -> PerformanceMap:
+        """Measure what is missing and write the map.
+
+        Raises:
+            ClusterError: a node failed while measuring; what was measured is kept.
+            MapError: the map cannot be written; an older one is unchanged.
+        """
+        notebook = Notebook(self._path, self._bench.identity, self._settings)
+        before_s, started_s = notebook.seconds_spent, time.monotonic()
+
+        def save() -> None:
+            notebook.seconds_spent = before_s + time.monotonic() - started_s
+            notebook.save()
+
+        if notebook.link is None and len(self._bench.identity.nodes) > 1:
+            self._tell("link")
+            notebook.link = fit_link(self._bench.link_times(_LINK_SIZES, _LINK_REPEATS))
+            save()
+        alone = points_for(self._alone, self._settings.batches[:1], self._bench.lengths[:1])[0]
+        self._measure(alone, self._runs, notebook, save)
+        self._choose_points(
+            [median(run.compute_s for run in notebook.records(point)) for point in alone]
+        )
+        for group in self._groups:
+            self._measure(group, self._runs, notebook, save)
+        perf = self._map(notebook)
+        held_out = self._hold_out(perf, notebook, save)
+        save()
+        perf = replace(
+            perf,
+            held_out=held_out,
+            passes=notebook.runs,
+            seconds_spent=notebook.seconds_spent,
+        )
+        notebook.finish(perf, self._path)
+        return perf
+
+    def _measure(
+        self,
+        group: tuple[Point, ...],
+        runs: int,
+        notebook: Notebook,
+        save: Callable[[], None],
+    ) -> None:
+        """Run every point of a group `runs` times, in turns, after one warm-up each."""
+        missing = [point for point in group if len(notebook.records(point)) < runs]
+        for point in group:
+            self._done[point] = len(notebook.records(point)) + (point not in missing)
+        for point in missing:
+            self._run(point)
+        for turn in range(runs if missing else 0):
+            first = turn % len(missing)
+            for point in missing[first:] + missing[:first]:
+                if len(notebook.records(point)) < runs:
+                    notebook.add(point, self._run(point))
+            save()
+
+    def _run(self, point: Point) -> RunRecord:
+        self._tell(f"{point.plan}, batch {point.batch}, length {point.length}")
+        record = self._bench.run(point.plan, point.batch, point.length)
+        # The map is about the plan asked for, not about the nodes it was bound to.
+        record = replace(record, plan=point.plan)
+        self._done[point] += 1
+        self._spent_s += record.total_s
+        self._worked += point.batch * point.length
+        return record
+
+    def _tell(self, doing: str) -> None:
+        wanted = dict.fromkeys(self._points, self._runs + 1)
+        wanted |= dict.fromkeys(self._held_out, _HELD_OUT_RUNS + 1)
+        left = sum(
+            max(0, passes - self._done[point]) * point.batch * point.length
+            for point, passes in wanted.items()
+        )
+        left_s = left * self._spent_s / self._worked if self._worked else None
+        self._report(Progress(self._done.total(), sum(wanted.values()), left_s, doing))
+
+    def _map(self, notebook: Notebook) -> PerformanceMap:
+        measured = [(point, notebook.records(point)) for point in self._points]
+        scopes = [records[0].energy_scope for _, records in measured if records[0].energy_scope]
+        return PerformanceMap(
+            model_hash=self._bench.identity.model_hash,
+            model=self._bench.model,
+            nodes=self._bench.identity.nodes,
+            link=notebook.link or MapLink(bandwidth_bps=1e9),
+            measurements=tuple(Measurement.of(records) for _, records in measured),
+            payload=self._bench.payload,
+            accuracy=self._bench.accuracy,
+            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            prism_version=self._version,
+            energy_scope=scopes[0] if scopes else "",
+            source="measured by prism profile",
+        )
+
+    def _hold_out(
+        self, perf: PerformanceMap, notebook: Notebook, save: Callable[[], None]
+    ) -> tuple[HeldOut, ...]:
+        """Predict points that were not measured, measure them, and return both."""
+        self._measure(self._held_out, _HELD_OUT_RUNS, notebook, save)
+        model = CostModel(perf)
+        names = [node.name for node in perf.nodes]
+        found = []
+        for point in self._held_out:
+            plan = point.plan if point.plan == Plan() else point.plan.on(names)
+            try:
+                predicted = model.predict(plan, point.batch, point.length, perf.link.state())
+            except PlanError:
+                continue  # a batch smaller than its nodes
+            measured_s = median(record.total_s for record in notebook.records(point))
+            found.append(
+                HeldOut(point.plan.shape, point.batch, point.length, predicted.total_s, measured_s)
+            )
+        return tuple(found)

@@ -1,0 +1,92 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prism.core import ModelShape, Plan
+from prism.errors import InputError
+from prism.profiler.points import (
+    Settings,
+    balanced_shares,
+    held_out_points,
+    plans_alone,
+    plans_together,
+    points_for,
+    runs_per_point,
+)
+
+VIT = ModelShape("vit", 12, 768, 768, causal=False, rotary=False, max_length=197)
+LLAMA = ModelShape("llama", 12, 768, 256, causal=True, rotary=True, max_length=512)
+
+
+def test_every_node_alone_and_every_number_of_nodes_together():
+    alone = plans_alone(["a", "b", "c"])
+    together = plans_together(VIT, (4, 10), [1.0, 1.0, 1.0])
+    assert [str(plan) for plan in alone] == ["local", "local@b", "local@c"]
+    assert {plan.size for plan in together} == {2, 3}
+    assert {str(plan) for plan in together if plan.size == 2} == {
+        "seq:2:full",
+        "seq:2:L4:f16",
+        "seq:2:L4:lag1:f16",
+        "seq:2:L10:f16",
+        "seq:2:L10:lag1:f16",
+    }
+
+
+def test_rotary_models_are_not_asked_for_lag():
+    assert all(plan.lag == 0 for plan in plans_together(LLAMA, (4,), [1.0, 1.0]))
+
+
+def test_a_slower_node_gets_fewer_positions():
+    assert balanced_shares([1.0, 3.0]) == (75.0, 25.0)
+    assert balanced_shares([1.0, 1.1]) == ()
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=2, max_size=8))
+def test_shares_are_valid_and_follow_speed(seconds):
+    shares = balanced_shares(seconds)
+    if not shares:
+        assert max(seconds) < 1.15 * min(seconds)
+        return
+    Plan("sequence", tuple(f"n{i}x" for i in range(len(seconds))), shares)
+    order = sorted(range(len(seconds)), key=seconds.__getitem__)
+    assert [shares[i] for i in order] == sorted(shares, reverse=True)
+
+
+def test_points_are_grouped_by_size_and_leave_out_what_is_too_short():
+    plans = [Plan(), Plan.parse("seq:3:full")]
+    groups = points_for(plans, (4, 1), (2, 8))
+    assert [(group[0].batch, group[0].length) for group in groups] == [
+        (1, 2),
+        (4, 2),
+        (1, 8),
+        (4, 8),
+    ]
+    assert [len(group) for group in groups] == [1, 1, 2, 2]
+
+
+@given(st.integers(1, 500), st.integers(1, 400))
+def test_a_profile_stays_near_its_passes(points, passes):
+    settings = Settings(passes=passes)
+    runs = runs_per_point(settings, points)
+    assert 2 <= runs <= 7
+    if runs > 2:
+        assert (runs + 1) * points + 3 * settings.held_out <= passes
+
+
+def test_held_out_points_lie_between_measured_batches():
+    settings = Settings(batches=(1, 4, 16), held_out=8)
+    plans = (*plans_alone(["a", "b"]), *plans_together(VIT, (10,), [1.0, 1.0]))
+    points = held_out_points(settings, plans, (197,))
+    assert points
+    assert all(1 < point.batch < 16 and point.batch != 4 for point in points)
+    assert {point.plan.strategy for point in points} == {"local", "batch", "sequence"}
+    assert points == held_out_points(settings, plans, (197,))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"batches": ()}, {"batches": (0,)}, {"segments": (4, 4)}, {"passes": 0}, {"held_out": -1}],
+)
+def test_impossible_settings_are_refused(values):
+    with pytest.raises(InputError):
+        Settings(**values)
