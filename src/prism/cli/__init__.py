@@ -9,7 +9,13 @@ import sys
 
 import typer
 
-from prism.cli import cluster_commands, run_command
+from prism.cli import (
+    cluster_commands,
+    demo_command,
+    plan_command,
+    profile_command,
+    run_command,
+)
 from prism.errors import InputError, PrismError
 
 app = typer.Typer(
@@ -22,6 +28,9 @@ app = typer.Typer(
 )
 cluster_commands.register(app)
 run_command.register(app)
+demo_command.register(app)
+plan_command.register(app)
+profile_command.register(app)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -32,18 +33,40 @@ def node(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Compute threads.", min=1)] = None,
     cores: Annotated[str, typer.Option(help="Cores to run on, such as 0,1.")] = "",
+    energy: Annotated[
+        str, typer.Option(help="Meter: auto, none, ina3221, nvml, rapl, pi5, model:..., replay:...")
+    ] = "auto",
     link: Annotated[str, typer.Option(help="Emulated link (local clusters).", hidden=True)] = "",
     medium: Annotated[Path | None, typer.Option(hidden=True)] = None,
     places: Annotated[str, typer.Option(hidden=True)] = "",
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    scratch: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Serve as a node of the cluster whose head is at HEAD; ends when the head says so."""
-    pins = _pin(cores)  # before torch starts its threads
+    """Serve as a node of the cluster whose head is at HEAD, and of its next head when it closes.
+
+    Ends with Ctrl-C or SIGTERM.
+    """
+    from prism.cluster.control import host_and_port
+    from prism.cluster.keys import read
+    from prism.cluster.lifetime import Lifetime, leave
+    from prism.core import is_node_name
+    from prism.errors import ConfigError
+
+    if not is_node_name(name):
+        raise ConfigError(
+            f"{name!r} cannot name a node; use letters, digits and inner dots or dashes"
+        )
+    # What is wrong with the arguments is said before the slow imports.
+    host_and_port(head)
+    key = read(secret)
+    # Both before torch starts its threads, which inherit the cores and the blocked signals.
+    pins = _pin(cores)
+    lifetime = Lifetime(parent, scratch)
 
     import torch
 
-    from prism.cluster.keys import read
-    from prism.cluster.node import EmulatedLink, Node, NodeConfig
+    from prism.cluster.emulated import EmulatedLink
+    from prism.cluster.node import Node, NodeConfig
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -51,14 +74,20 @@ def node(
     config = NodeConfig(
         name=name,
         head=head,
-        secret=read(secret),
+        secret=key,
         device=device,
         cores=pins,
         link=EmulatedLink.open(link, medium, names) if medium else None,
         home=names[0] if names else "",
-        parent_pid=parent,
+        energy=energy,
+        outlives_head=parent is None,
     )
-    print(f"{name}: {Node(config).run()}")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("prism").setLevel(logging.INFO)
+    running = Node(config)
+    lifetime.say_farewell_with(running.stop)
+    print(f"{name}: {running.run()}")
+    leave(0)
 
 
 def _pin(cores: str) -> tuple[int, ...]:

@@ -1,7 +1,257 @@
-"""`prism run` (being written)."""
+"""`prism run`: one request on files or text, its answer and what it cost.
+
+Whatever can be wrong with the arguments is found before a node starts, and the cheap checks come
+before the slow imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from prism.cli import output
+from prism.cli.arguments import check_at_least, model_source
+from prism.core import WIRE_BYTES, Plan, RunRecord
+from prism.errors import ConfigError, ModelError, RequestError
+
+if TYPE_CHECKING:
+    from prism.cluster.session import Cluster
+    from prism.models.load import ModelInfo
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
+    app.command()(run)
+
+
+def run(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A directory, a Hugging Face id, random:NAME_OR_DIR, or digits, the model in "
+            "the package."
+        ),
+    ],
+    files: Annotated[list[Path] | None, typer.Argument(help="More input files.")] = None,
+    inputs: Annotated[
+        list[Path] | None, typer.Option("--input", help="An image or text file; repeatable.")
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A text; repeatable.")] = None,
+    plan: Annotated[str, typer.Option(help="How: local, batch:2, seq:2:L10, ...")] = "local",
+    nodes: Annotated[
+        int | None, typer.Option(help="Local nodes; default: as many as the plan names.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads per local node.")] = None,
+    link: Annotated[str | None, typer.Option(help="Emulated link: 100mbit,3ms.")] = None,
+    cluster: Annotated[Path | None, typer.Option(help="Real devices: cluster.yaml.")] = None,
+    top: Annotated[int, typer.Option(help="Answers per input.")] = 5,
+    repeat: Annotated[int, typer.Option(help="Run so often; the median is shown.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Dtype of the weights.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Run MODEL once on all inputs as one batch; print its answers and what they cost."""
+    check_at_least(1, {"--nodes": nodes, "--threads": threads, "--top": top, "--repeat": repeat})
+    parsed = Plan.parse(plan)
+    place = _place(parsed, nodes, threads, link, cluster)
+    paths = [*(inputs or ()), *(files or ())]
+    _check_cheaply(paths, text or (), dtype)
+    with output.progress(f"reading {model}"):
+        request = _prepare(model, paths, text or (), parsed.on(place.names))
+    with output.progress(f"starting {len(place.names)} nodes"):
+        opened = place.open()
+    with opened as live:
+        outcome = _repeated(live, request, parsed, dtype, repeat)
+    report = _report(request, outcome, place, top, dtype)
+    if as_json:
+        output.print_json(report)
+    else:
+        _print_report(request, report, outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a request runs: local nodes, or the devices of a cluster file."""
+
+    names: tuple[str, ...]
+    threads: int | None
+    link: str
+    config: Path | None
+
+    def open(self) -> AbstractContextManager[Cluster]:
+        from prism.cluster.start import connect, local_cluster
+
+        if self.config is not None:
+            return connect(self.config)
+        return local_cluster(len(self.names), threads=self.threads, link=self.link)
+
+
+def _place(
+    plan: Plan, nodes: int | None, threads: int | None, link: str | None, config: Path | None
+) -> _Place:
+    from prism.core import default_node_name
+    from prism.transport.link import LinkShape
+
+    if config is None:
+        shape = LinkShape.parse(link or "none")
+        count = nodes or _nodes_for(plan)
+        names = tuple(default_node_name(index) for index in range(count))
+        place = _Place(names, threads, str(shape), None)
+    else:
+        from prism.cluster.config import read_config
+
+        given = {"--nodes": nodes, "--threads": threads, "--link": link}
+        for option, value in given.items():
+            if value is not None:
+                raise ConfigError(
+                    f"{option} {value} is for local nodes, and {config} names real ones; "
+                    f"leave {option} or --cluster out"
+                )
+        place = _Place(read_config(config).nodes, None, "none", config)
+    plan.on(place.names)
+    return place
+
+
+def _nodes_for(plan: Plan) -> int:
+    """Return how many local nodes have all the names of a plan: node2 is the third."""
+    numbers = [name.removeprefix("node") for name in plan.nodes]
+    return max([plan.size, *(int(each) + 1 for each in numbers if each.isdecimal())])
+
+
+def _check_cheaply(paths: Sequence[Path], texts: Sequence[str], dtype: str) -> None:
+    if dtype not in WIRE_BYTES:
+        raise ModelError(f"unknown dtype {dtype!r}; use {', '.join(WIRE_BYTES)}")
+    if not paths and not texts:
+        raise RequestError("there is no input; give files with --input or words with --text")
+    for path in paths:
+        if not path.exists():
+            raise RequestError(f"input file {path} does not exist; check the path")
+    for text in texts:
+        if not text.strip():
+            raise RequestError(f"--text {text!r} is empty; give some words")
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One batch, checked against the model."""
+
+    info: ModelInfo
+    names: tuple[str, ...]
+    inputs: dict[str, Any]
+    tokenizer: Any = None
+
+
+def _prepare(model: str, paths: Sequence[Path], texts: Sequence[str], plan: Plan) -> _Request:
+    """Read the model's configuration and the inputs; check all that needs no node."""
+    from prism.models import processing
+    from prism.models.inputs import check_inputs, check_plan
+    from prism.models.load import describe
+
+    output.quiet_libraries()
+    source = model_source(model)
+    info = describe(source)
+    _check_weights(source)
+    if processing.reads_images(info):
+        if texts:
+            raise RequestError(f"{model} reads images, not --text {texts[0]!r}; use --input")
+        images = [processing.read_image(path) for path in paths]
+        request = _Request(info, tuple(map(str, paths)), processing.image_inputs(info, images))
+    else:
+        tokenizer = processing.tokenizer_of(info)
+        contents = [*(processing.read_text(path) for path in paths), *texts]
+        names = (*map(str, paths), *texts)
+        made: dict[str, Any] = {**processing.text_inputs(info, tokenizer, contents)}
+        if info.family.tail_rows and bool(made["attention_mask"].all()):
+            made["logits_to_keep"] = 1  # only the last token's answer is shown
+        request = _Request(info, names, made, tokenizer)
+    _, length = check_inputs(info, request.inputs)
+    check_plan(info, plan, request.inputs, length)
+    return request
+
+
+def _check_weights(source: str) -> None:
+    directory = Path(source)
+    if directory.is_dir() and not any(any(directory.glob(each)) for each in _WEIGHTS):
+        raise ModelError(
+            f"{source} holds no weights; copy model.safetensors into it, or use random:{source} "
+            f"for timing"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """The last answer, and what every run cost."""
+
+    answer: Any
+    records: tuple[RunRecord, ...]
+
+    @property
+    def median(self) -> RunRecord:
+        """The run in the middle, so that its parts add up."""
+        return sorted(self.records, key=lambda each: each.total_s)[len(self.records) // 2]
+
+
+def _repeated(live: Cluster, request: _Request, plan: Plan, dtype: str, repeat: int) -> _Outcome:
+    with output.progress(f"loading the model on {len(live.nodes)} nodes"):
+        model = live.load(request.info.source, dtype)
+    records = []
+    with output.progress(f"running {plan}"):
+        for _ in range(repeat):
+            answer = model(plan=plan, **request.inputs)
+            assert model.last_record is not None
+            records.append(model.last_record)
+    return _Outcome(answer, tuple(records))
+
+
+def _report(
+    request: _Request, outcome: _Outcome, place: _Place, top: int, dtype: str
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from prism.models.processing import output_shapes, predictions
+
+    best = predictions(request.info, outcome.answer, request.inputs, top, request.tokenizer)
+    results: list[dict[str, Any]] = [{"input": name} for name in request.names]
+    for result, row in zip(results, best or (), strict=False):
+        result["predictions"] = [asdict(prediction) for prediction in row]
+    return {
+        "model": request.info.source,
+        "architecture": request.info.architecture.__name__,
+        "dtype": dtype,
+        "nodes": list(place.names),
+        "link": None if place.link == "none" else {"shape": place.link, "kind": output.EMULATED},
+        "results": results,
+        "output_shapes": output_shapes(outcome.answer),
+        "record": outcome.median.to_dict(),
+        "total_s_of_each_run": [record.total_s for record in outcome.records],
+    }
+
+
+def _print_report(request: _Request, report: dict[str, Any], outcome: _Outcome) -> None:
+    for result in report["results"]:
+        print(result["input"])
+        for each in result.get("predictions", ()):
+            chance = each["probability"]
+            shown = f"score {each['score']:.4g}" if chance is None else f"{chance:7.2%}"
+            label = repr(each["label"]) if request.tokenizer else each["label"]
+            print(f"  {shown}  {label}")
+    if "predictions" not in report["results"][0]:
+        for name, shape in report["output_shapes"].items():
+            print(f"  {name}: {' x '.join(map(str, shape))}")
+    print()
+    for line in output.cost_lines(outcome.median):
+        print(line)
+    if report["link"]:
+        print(f"link: {report['link']['shape']}, {report['link']['kind']}")
+    runs = len(outcome.records)
+    if runs == 1:
+        print("a first run also connects the nodes and warms up; --repeat 10 shows the median")
+    else:
+        first = output.milliseconds(outcome.records[0].total_s)
+        print(f"median of {runs} runs; the first, which connects and warms up, took {first}")

@@ -1,0 +1,201 @@
+"""`prism demo`: is it true here? The model in the package, under every plan, in about a minute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prism.cli import output
+from prism.cli.arguments import check_at_least
+from prism.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from prism.core import Plan
+    from prism.demo import PlanResult
+
+_TABLE_WIDTH = 120  # in a file, where nobody says how wide it is
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(demo)
+
+
+def demo(
+    nodes: Annotated[int, typer.Option(help="Node processes to start.")] = 2,
+    link: Annotated[str, typer.Option(help="The emulated link between them.")] = "100mbit,3ms",
+    images: Annotated[int, typer.Option(help="Images to run, at most 400.")] = 400,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compare plans on this machine: the digits model on images it was never trained on."""
+    from prism.transport.link import LinkShape
+
+    check_at_least(2, {"--nodes": nodes})
+    check_at_least(1, {"--images": images})
+    shape = str(LinkShape.parse(link))
+
+    from prism.demo import plans_for
+
+    pixels, labels = _held_out(images)
+    plans = plans_for(nodes)
+    results = _compared(plans, shape, pixels, labels)
+    report = _report(nodes, shape, results)
+    if as_json:
+        output.print_json(report)
+        return
+    _print_table(results)
+    for line in [*_notes(report), *_findings(results)]:
+        print(line)
+    print(json.dumps(report))
+
+
+def _held_out(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return so many held-out images, spread evenly over all of them, and their digits."""
+    import torch
+
+    from prism.digits import held_out
+
+    pixels, labels = held_out()
+    if count > len(labels):
+        raise ConfigError(f"--images {count} is more than the {len(labels)} held out; ask for less")
+    chosen = torch.linspace(0, len(labels) - 1, count).long().numpy()
+    return torch.from_numpy(pixels[chosen]), torch.from_numpy(labels[chosen])
+
+
+def _compared(
+    plans: Sequence[Plan], link: str, pixels: torch.Tensor, labels: torch.Tensor
+) -> list[PlanResult]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from prism.cluster.start import local_cluster
+    from prism.demo import compare, requests_for
+    from prism.digits import model_path
+
+    nodes = max(plan.size for plan in plans)
+    output.quiet_libraries()
+    with output.progress(f"starting {nodes} nodes"):
+        cluster = local_cluster(nodes, threads=1, link=link)
+    with cluster:
+        with output.progress("loading the digits model"):
+            model = cluster.load(model_path())
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            total = requests_for(len(pixels), plans)
+            task = progress.add_task(f"{len(pixels)} images, {len(plans)} plans", total=total)
+            return compare(model, plans, pixels, labels, lambda: progress.advance(task))
+
+
+def _report(nodes: int, link: str, results: Sequence[PlanResult]) -> dict[str, Any]:
+    from prism.cluster.local import cores_for
+
+    return {
+        "model": "digits",
+        "nodes": nodes,
+        "threads_per_node": 1,
+        "own_core_per_node": all(cores_for(nodes, 1)),
+        "link": {"shape": link, "kind": output.EMULATED},
+        "plans": [result.to_dict() for result in results],
+    }
+
+
+def _print_table(results: Sequence[PlanResult]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    batch = _largest_batch(results)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("plan", no_wrap=True)
+    for name in (
+        "accuracy %\n(95 % interval)",
+        "same as\nlocal %",
+        "1 image\nms",
+        f"{batch} images\nms",
+        "of which: compute+\ncomm+staging+other",
+        "bytes per image:\ninput+exchange",
+    ):
+        table.add_column(name, justify="right")
+    for result in results:
+        table.add_row(*_row(result, results[0], batch))
+    console = Console()
+    if not console.is_terminal:
+        console.width = _TABLE_WIDTH
+    console.print(table)
+
+
+def _row(result: PlanResult, reference: PlanResult, batch: int) -> list[str]:
+    low, high = result.interval
+    whole = result.timing(batch)
+    parts: tuple[float, ...] = ()
+    if whole:
+        parts = (whole.compute_s, whole.comm_s, whole.staging_s)
+        parts = (*parts, max(0.0, whole.total_s - sum(parts)))
+    return [
+        result.plan,
+        f"{result.accuracy * 100:.1f} ({low * 100:.1f}-{high * 100:.1f})",
+        f"{result.agreement * 100:.1f}",
+        _time(result, reference, 1),
+        _time(result, reference, batch),
+        "+".join(map(_short, parts)),
+        f"{result.input_bytes:,.0f}+{result.exchanged_bytes:,.0f}",
+    ]
+
+
+def _short(part_s: float) -> str:
+    """Return milliseconds, of three figures or a little more."""
+    return f"{part_s * 1e3:.1f}" if part_s < 0.1 else f"{part_s * 1e3:.0f}"
+
+
+def _time(result: PlanResult, reference: PlanResult, batch: int) -> str:
+    timing, base = result.timing(batch), reference.timing(batch)
+    if timing is None or base is None:
+        return "-"
+    return f"{timing.total_s * 1e3:.1f} ({base.total_s / timing.total_s:.2f}x)"
+
+
+def _largest_batch(results: Sequence[PlanResult]) -> int:
+    return max((timing.batch for timing in results[0].timings), default=1)
+
+
+def _notes(report: dict[str, Any]) -> list[str]:
+    cores = "a core of its own" if report["own_core_per_node"] else "cores shared with the others"
+    notes = [
+        f"{report['nodes']} node processes on this machine, one thread each, {cores}; link "
+        f"{report['link']['shape']}, {output.EMULATED}",
+        "times are medians per request, from the call to its answer; (1.00x) = as fast as one node",
+        "of which: on the head; comm is waiting inside the model, other is sending the input and "
+        "waiting for answers, staging is copying between GPU and host (0 on CPUs)",
+    ]
+    recovered = sum(plan["recovered"] for plan in report["plans"])
+    if recovered:
+        notes.append(f"{recovered} requests were finished by other nodes than planned; run again")
+    return notes
+
+
+def _findings(results: Sequence[PlanResult]) -> list[str]:
+    """Say for each request size what was fastest, exactly and at all, or that one node was."""
+    lines = []
+    for batch in sorted({1, _largest_batch(results)}):
+        timed = [(t.total_s, each) for each in results if (t := each.timing(batch))]
+        exact = min((each for each in timed if each[1].exact), key=lambda each: each[0])
+        best = min(timed, key=lambda each: each[0])
+        text = f"{batch} {'image' if batch == 1 else 'images'} per request: "
+        text += f"fastest exact plan {_speed(exact, results[0], batch)}"
+        if best[1] is not exact[1]:
+            text += f"; fastest of all {_speed(best, results[0], batch)}, {best[1].accuracy:.1%}"
+            text += f" right instead of {results[0].accuracy:.1%}"
+        lines.append(text)
+    return lines
+
+
+def _speed(timed: tuple[float, PlanResult], reference: PlanResult, batch: int) -> str:
+    base = reference.timing(batch)
+    assert base is not None
+    if timed[1] is reference:
+        return f"{reference.plan}: the helpers are not worth their link"
+    return f"{timed[1].plan} ({base.total_s / timed[0]:.2f}x one node)"

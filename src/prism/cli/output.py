@@ -1,0 +1,70 @@
+"""How results look: tables and lines for people, one JSON document for programs.
+
+Stdout carries the result and nothing else; progress goes to stderr and only to a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prism.core import RunRecord
+
+EMULATED = "emulated on this machine, not a real network"
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document."""
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Say on stderr what is being waited for."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+def quiet_libraries() -> None:
+    """Keep out what libraries tell developers: image backends, each retry of a download."""
+    from huggingface_hub.utils import logging as hub
+    from transformers.utils import logging
+
+    libraries: tuple[Any, ...] = (hub, logging)
+    for library in libraries:
+        library.set_verbosity_error()
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time for a person to read, such as `12.3 ms`."""
+    return f"{seconds * 1e3:.1f} ms"
+
+
+def cost_lines(record: RunRecord) -> list[str]:
+    """Return what a request cost, one line, and one more per node where there are several."""
+    total = (
+        f"{record.plan}: {milliseconds(record.total_s)} for {record.batch} "
+        f"{'input' if record.batch == 1 else 'inputs'} of {record.length} tokens, {record.outcome}"
+    )
+    if not record.per_node:
+        return [total, f"  {_parts(record)}"]
+    nodes = {record.node: record, **record.per_node}
+    width = max(map(len, nodes))
+    return [total, *(f"  {name:<{width}}  {_parts(each)}" for name, each in nodes.items())]
+
+
+def _parts(record: RunRecord) -> str:
+    energy = ""
+    if record.energy_j is not None:
+        energy = f", {record.energy_j:.3f} J ({record.energy_scope}, {record.energy_quality})"
+    return (
+        f"compute {milliseconds(record.compute_s)}, comm {milliseconds(record.comm_s)}, "
+        f"staging {milliseconds(record.staging_s)}, input {milliseconds(record.input_s)}, "
+        f"output {milliseconds(record.output_s)}, {record.bytes_sent:,} bytes sent in "
+        f"{record.messages} messages{energy}"
+    )

@@ -1,0 +1,157 @@
+"""`prism profile`: measure a model on a cluster, write its performance map."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prism.cli import output
+from prism.cli.arguments import model_source
+
+if TYPE_CHECKING:
+    from prism.cluster.session import Cluster
+    from prism.perfmap import PerformanceMap
+    from prism.profiler import Settings
+
+_PAPER_PASSES = 2880
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(profile)
+
+
+def profile(
+    model: Annotated[str, typer.Argument(help="A directory, hub id, random:NAME, or digits.")],
+    out: Annotated[
+        Path, typer.Option(help="The map to write; an unfinished profile is continued.")
+    ] = Path("performance-map.json"),
+    cluster: Annotated[Path | None, typer.Option(help="Real devices: cluster.yaml.")] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Local nodes.")] = 2,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads per local node.")] = None,
+    link: Annotated[str, typer.Option(help="Emulated link of local nodes: 100mbit,3ms.")] = "none",
+    energy: Annotated[str, typer.Option(help="Meter of local nodes.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Dtype of the weights.")] = "float32",
+    batch: Annotated[
+        list[int] | None, typer.Option(help="A batch size to measure; repeatable.")
+    ] = None,
+    segments: Annotated[
+        list[int] | None, typer.Option(help="Means per partition to measure; repeatable.")
+    ] = None,
+    passes: Annotated[int, typer.Option(help="About how many forward passes.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure MODEL on a cluster and write the performance map that plans are chosen from."""
+    from prism.profiler import Settings
+
+    default = Settings()
+    settings = Settings(
+        batches=tuple(batch or default.batches),
+        segments=tuple(segments or default.segments),
+        passes=passes,
+    )
+    output.quiet_libraries()
+    with output.progress("starting nodes"):
+        opened = _open(cluster, nodes, threads, link, energy)
+    with opened as live:
+        perf = _profile(live, model_source(model), dtype, settings, out)
+    if as_json:
+        output.print_json(_summary(perf, out))
+    else:
+        _print(perf, out)
+
+
+def _open(
+    config: Path | None, nodes: int, threads: int | None, link: str, energy: str
+) -> AbstractContextManager[Cluster]:
+    from prism.cluster.start import connect, local_cluster
+
+    if config is not None:
+        return connect(config)
+    return local_cluster(nodes, threads=threads, link=link, energy=energy)
+
+
+def _profile(
+    live: Cluster, source: str, dtype: str, settings: Settings, out: Path
+) -> PerformanceMap:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    import prism
+    from prism.cluster.bench import ClusterBench
+    from prism.profiler import Profiler, Progress
+
+    with output.progress(f"loading {source}"):
+        model = live.load(source, dtype)
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("profile")
+
+        def tell(progress: Progress) -> None:
+            left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
+            bar.update(
+                task,
+                total=progress.total,
+                completed=progress.done,
+                description=f"{progress.doing}{left}",
+            )
+
+        bench = ClusterBench(live, model)
+        return Profiler(bench, settings, out, tell, prism.__version__).run()
+
+
+def _summary(perf: PerformanceMap, out: Path) -> dict[str, Any]:
+    errors = [each.error for each in perf.held_out]
+    return {
+        "map": str(out),
+        "passes": perf.passes,
+        "paper_passes": _PAPER_PASSES,
+        "seconds": perf.seconds_spent,
+        "link": {
+            "bandwidth_bps": perf.link.bandwidth_bps,
+            "latency_s": perf.link.latency_s,
+            "fixed_s": perf.link.fixed_s,
+            "shared": perf.link.shared,
+        },
+        "energy": perf.energy_scope or None,
+        "held_out_errors": errors,
+        "measurements": [entry.to_dict() for entry in perf.measurements],
+    }
+
+
+def _print(perf: PerformanceMap, out: Path) -> None:
+    from statistics import median
+
+    from rich.table import Table
+
+    table = Table(title=f"median ms per request, {', '.join(node.name for node in perf.nodes)}")
+    for column in ("plan", "B", "length", "total", "compute", "staging", "comm", "input", "output"):
+        table.add_column(column, justify="left" if column == "plan" else "right", no_wrap=True)
+    for entry in perf.measurements:
+        parts = (entry.compute_s, entry.staging_s, entry.comm_s, entry.input_s, entry.output_s)
+        spread = 0.0 if entry.total_s.spread is None else entry.total_s.spread
+        table.add_row(
+            entry.plan,
+            str(entry.batch),
+            str(entry.length),
+            f"{1e3 * entry.total_s.median:.1f} ± {1e3 * spread / 2:.1f}",
+            *(f"{1e3 * part.median:.1f}" for part in parts),
+        )
+    output.print_table(table)
+    link = perf.link
+    if len(perf.nodes) > 1:
+        shape = "one medium for all" if link.shared else "a port each"
+        print(
+            f"link: {link.bandwidth_bps / 1e6:.1f} Mbit/s, {1e3 * (link.latency_s or 0):.2f} ms "
+            f"one way, {shape}; an empty exchange takes {1e3 * link.fixed_s:.2f} ms"
+        )
+    print(f"energy: {perf.energy_scope or 'nobody measured'}")
+    if perf.held_out:
+        typical = median(abs(each.error) for each in perf.held_out)
+        print(f"prediction error at {len(perf.held_out)} held-out points: median {typical:.1%}")
+    print(
+        f"{perf.passes} forward passes in {perf.seconds_spent:.0f} s "
+        f"(the paper's sweep: {_PAPER_PASSES}); wrote {out}"
+    )
