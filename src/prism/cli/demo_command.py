@@ -10,6 +10,7 @@ import typer
 
 from prism.cli import output
 from prism.cli.arguments import check_at_least
+from prism.cli.demo_stream import print_stream, stream_report
 from prism.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
     from prism.core import Plan
     from prism.demo import PlanResult
-
-_TABLE_WIDTH = 120  # in a file, where nobody says how wide it is
+    from prism.stream import Stream
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,11 @@ def demo(
     images: Annotated[int, typer.Option(help="Images to run, at most 400.")] = 400,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Compare plans on this machine: the digits model on images it was never trained on."""
+    """Profile, compare and adapt on this machine: the digits model on images it never saw.
+
+    First every plan answers all images. Then prism profiles the model, and the planner chooses
+    for batches of changing size while the emulated link changes.
+    """
     from prism.transport.link import LinkShape
 
     check_at_least(2, {"--nodes": nodes})
@@ -43,14 +47,15 @@ def demo(
 
     pixels, labels = _held_out(images)
     plans = plans_for(nodes)
-    results = _compared(plans, shape, pixels, labels)
-    report = _report(nodes, shape, results)
+    results, stream = _run_both(plans, shape, pixels, labels)
+    report = {**_report(nodes, shape, results), "stream": stream_report(stream)}
     if as_json:
         output.print_json(report)
         return
     _print_table(results)
     for line in [*_notes(report), *_findings(results)]:
         print(line)
+    print_stream(stream)
     print(json.dumps(report))
 
 
@@ -67,15 +72,16 @@ def _held_out(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(pixels[chosen]), torch.from_numpy(labels[chosen])
 
 
-def _compared(
+def _run_both(
     plans: Sequence[Plan], link: str, pixels: torch.Tensor, labels: torch.Tensor
-) -> list[PlanResult]:
+) -> tuple[list[PlanResult], Stream]:
     from rich.console import Console
     from rich.progress import Progress
 
     from prism.cluster.start import local_cluster
     from prism.demo import compare, requests_for
     from prism.digits import model_path
+    from prism.stream import stream
 
     nodes = max(plan.size for plan in plans)
     output.quiet_libraries()
@@ -87,7 +93,12 @@ def _compared(
         with Progress(console=Console(stderr=True), transient=True) as progress:
             total = requests_for(len(pixels), plans)
             task = progress.add_task(f"{len(pixels)} images, {len(plans)} plans", total=total)
-            return compare(model, plans, pixels, labels, lambda: progress.advance(task))
+            results = compare(model, plans, pixels, labels, lambda: progress.advance(task))
+
+            def tell(doing: str, total: int, done: int) -> None:
+                progress.update(task, description=doing, total=total, completed=done)
+
+            return results, stream(cluster, model, plans, pixels, tell)
 
 
 def _report(nodes: int, link: str, results: Sequence[PlanResult]) -> dict[str, Any]:
@@ -105,7 +116,6 @@ def _report(nodes: int, link: str, results: Sequence[PlanResult]) -> dict[str, A
 
 def _print_table(results: Sequence[PlanResult]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     batch = _largest_batch(results)
@@ -122,10 +132,7 @@ def _print_table(results: Sequence[PlanResult]) -> None:
         table.add_column(name, justify="right")
     for result in results:
         table.add_row(*_row(result, results[0], batch))
-    console = Console()
-    if not console.is_terminal:
-        console.width = _TABLE_WIDTH
-    console.print(table)
+    output.print_table(table)
 
 
 def _row(result: PlanResult, reference: PlanResult, batch: int) -> list[str]:

@@ -11,14 +11,27 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from prism.core import RunRecord
 
+_TABLE_WIDTH = 120
 EMULATED = "emulated on this machine, not a real network"
 
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document."""
     print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_table(table: Table) -> None:
+    """Print a table; in a file, where nobody says how wide it is, as wide as a wide terminal."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = _TABLE_WIDTH
+    console.print(table)
 
 
 @contextmanager

@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from prism.cli import output
 from prism.cli.arguments import check_at_least, model_source
-from prism.core import WIRE_BYTES, Plan, RunRecord
+from prism.core import WIRE_BYTES, Metric, Objective, Plan, RunRecord
 from prism.errors import ConfigError, ModelError, RequestError
 
 if TYPE_CHECKING:
     from prism.cluster.session import Cluster
     from prism.models.load import ModelInfo
+    from prism.perfmap import PerformanceMap
+    from prism.planner import Decision
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 
@@ -44,7 +46,16 @@ def run(
         list[Path] | None, typer.Option("--input", help="An image or text file; repeatable.")
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text; repeatable.")] = None,
-    plan: Annotated[str, typer.Option(help="How: local, batch:2, seq:2:L10, ...")] = "local",
+    plan: Annotated[str, typer.Option(help="How: auto, local, batch:2, seq:2:L10, ...")] = "local",
+    perf: Annotated[
+        Path | None, typer.Option("--map", help="Performance map, for --plan auto.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="For --plan auto: latency, energy or edp.")
+    ] = "latency",
+    max_accuracy_drop: Annotated[
+        float, typer.Option(help="For --plan auto: 0.02 = 2 points; 0 = exact plans only.")
+    ] = 0.0,
     nodes: Annotated[
         int | None, typer.Option(help="Local nodes; default: as many as the plan names.")
     ] = None,
@@ -58,21 +69,55 @@ def run(
 ) -> None:
     """Run MODEL once on all inputs as one batch; print its answers and what they cost."""
     check_at_least(1, {"--nodes": nodes, "--threads": threads, "--top": top, "--repeat": repeat})
-    parsed = Plan.parse(plan)
-    place = _place(parsed, nodes, threads, link, cluster)
+    way = _way(plan, perf, objective, max_accuracy_drop)
+    place = _place(way, nodes, threads, link, cluster)
     paths = [*(inputs or ()), *(files or ())]
     _check_cheaply(paths, text or (), dtype)
     with output.progress(f"reading {model}"):
-        request = _prepare(model, paths, text or (), parsed.on(place.names))
+        request = _prepare(model, paths, text or (), way.plan.on(place.names))
     with output.progress(f"starting {len(place.names)} nodes"):
         opened = place.open()
     with opened as live:
-        outcome = _repeated(live, request, parsed, dtype, repeat)
+        outcome = _repeated(live, request, way, dtype, repeat)
     report = _report(request, outcome, place, top, dtype)
     if as_json:
         output.print_json(report)
     else:
         _print_report(request, report, outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a request is to run: a named plan, or whatever a map makes of an objective."""
+
+    plan: Plan
+    perf: PerformanceMap | None = None
+    objective: Objective | None = None
+
+    def __str__(self) -> str:
+        return "auto" if self.perf else str(self.plan)
+
+    @property
+    def nodes(self) -> int:
+        """Local nodes it needs: node2 is the third."""
+        if self.perf:
+            return len(self.perf.nodes)
+        numbers = [name.removeprefix("node") for name in self.plan.nodes]
+        known = [int(each) + 1 for each in numbers if each.isdecimal()]
+        return max([self.plan.size, *known])
+
+
+def _way(plan: str, perf: Path | None, objective: str, max_accuracy_drop: float) -> _Way:
+    wanted = Objective(cast(Metric, objective), max_accuracy_drop)
+    if plan != "auto":
+        if perf is not None:
+            raise ConfigError(f"--map {perf} is for --plan auto, not {plan}; leave one out")
+        return _Way(Plan.parse(plan))
+    if perf is None:
+        raise ConfigError("--plan auto needs --map; make one with prism profile")
+    from prism.perfmap import PerformanceMap
+
+    return _Way(Plan(), PerformanceMap.load(perf), wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +138,14 @@ class _Place:
 
 
 def _place(
-    plan: Plan, nodes: int | None, threads: int | None, link: str | None, config: Path | None
+    way: _Way, nodes: int | None, threads: int | None, link: str | None, config: Path | None
 ) -> _Place:
     from prism.core import default_node_name
     from prism.transport.link import LinkShape
 
     if config is None:
         shape = LinkShape.parse(link or "none")
-        count = nodes or _nodes_for(plan)
+        count = nodes or way.nodes
         names = tuple(default_node_name(index) for index in range(count))
         place = _Place(names, threads, str(shape), None)
     else:
@@ -114,14 +159,8 @@ def _place(
                     f"leave {option} or --cluster out"
                 )
         place = _Place(read_config(config).nodes, None, "none", config)
-    plan.on(place.names)
+    way.plan.on(place.names)
     return place
-
-
-def _nodes_for(plan: Plan) -> int:
-    """Return how many local nodes have all the names of a plan: node2 is the third."""
-    numbers = [name.removeprefix("node") for name in plan.nodes]
-    return max([plan.size, *(int(each) + 1 for each in numbers if each.isdecimal())])
 
 
 def _check_cheaply(paths: Sequence[Path], texts: Sequence[str], dtype: str) -> None:
@@ -190,6 +229,7 @@ class _Outcome:
 
     answer: Any
     records: tuple[RunRecord, ...]
+    decision: Decision | None
 
     @property
     def median(self) -> RunRecord:
@@ -197,16 +237,18 @@ class _Outcome:
         return sorted(self.records, key=lambda each: each.total_s)[len(self.records) // 2]
 
 
-def _repeated(live: Cluster, request: _Request, plan: Plan, dtype: str, repeat: int) -> _Outcome:
+def _repeated(live: Cluster, request: _Request, way: _Way, dtype: str, repeat: int) -> _Outcome:
     with output.progress(f"loading the model on {len(live.nodes)} nodes"):
         model = live.load(request.info.source, dtype)
     records = []
-    with output.progress(f"running {plan}"):
+    if way.perf:
+        model.use_map(way.perf, objective=way.objective)
+    with output.progress(f"running {way}"):
         for _ in range(repeat):
-            answer = model(plan=plan, **request.inputs)
+            answer = model(plan="auto" if way.perf else way.plan, **request.inputs)
             assert model.last_record is not None
             records.append(model.last_record)
-    return _Outcome(answer, tuple(records))
+    return _Outcome(answer, tuple(records), model.last_decision)
 
 
 def _report(
@@ -229,6 +271,7 @@ def _report(
         "results": results,
         "output_shapes": output_shapes(outcome.answer),
         "record": outcome.median.to_dict(),
+        "decision": outcome.decision.to_dict() if outcome.decision else None,
         "total_s_of_each_run": [record.total_s for record in outcome.records],
     }
 
@@ -245,6 +288,9 @@ def _print_report(request: _Request, report: dict[str, Any], outcome: _Outcome) 
         for name, shape in report["output_shapes"].items():
             print(f"  {name}: {' x '.join(map(str, shape))}")
     print()
+    if outcome.decision:
+        predicted = output.milliseconds(outcome.decision.predicted_s)
+        print(f"chosen: {outcome.decision.choice}, predicted {predicted}")
     for line in output.cost_lines(outcome.median):
         print(line)
     if report["link"]:

@@ -28,7 +28,7 @@ def accuracy_of(source: str, fingerprint: str) -> tuple[Accuracy, ...]:
         return ()
     try:
         table = json.loads(path.read_text())
-        if table["model"]["fingerprint"] != fingerprint:
+        if table["model_hash"] != fingerprint:
             return ()
         return tuple(_entry(text, values, table) for text, values in table["plans"].items())
     except (OSError, ValueError, KeyError, TypeError) as error:
