@@ -38,20 +38,21 @@ TRACE = (
     (50, 8),
     (20, 1),
     (5, 1),
-    (5, 4),
-    (10, 16),
-    (30, 3),
-    (100, 6),
-    (300, 12),
+    (20, 4),
+    (100, 16),
     (5, 2),
-    (500, 5),
+    (300, 6),
+    (30, 3),
 )
 PAPER_PASSES = 2880
+WIDTH = 170  # of the tables in a file
 
 
 def main() -> None:
     options = parse()
     console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
     plans = [Plan.parse(text) for text in PLANS]
     with (
         prism.local_cluster(nodes=2, threads=1, link=PROFILED_AT) as cluster,
@@ -86,7 +87,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="random:vit-base")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--passes", type=int, default=150)
+    parser.add_argument("--passes", type=int, default=110)
     return parser.parse_args()
 
 

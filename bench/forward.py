@@ -29,11 +29,14 @@ from prism.models.load import load
 
 PLANS = ("local", "batch:2", "seq:2:full", "seq:2:L10:f16", "seq:2:L10:lag1:f16")
 PLAIN = "plain transformers"
+WIDTH = 150  # of the tables in a file
 
 
 def main() -> None:
     options = parse()
-    console = Console(stderr=False)
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
     rows = []
     # The plain run shares node0's core: the two never run at the same time.
     core = min(os.sched_getaffinity(0))
@@ -143,7 +146,8 @@ def show(console: Console, rows: list[dict[str, Any]], link: str, hardware: str)
     title = f"2 nodes on one {hardware}, a core each; emulated link {link}; ideal speed-up 2"
     table = Table(title=title)
     for column in ("B", "contender", "total ms (quartiles)", "speed-up on local (quartiles)"):
-        table.add_column(column, justify="left" if column == "contender" else "right")
+        justify = "left" if column == "contender" else "right"
+        table.add_column(column, justify=justify, no_wrap=True)
     for column in ("compute", "staging", "comm", "input", "output", "bytes sent"):
         table.add_column(column, justify="right")
     for each in rows:

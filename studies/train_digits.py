@@ -32,6 +32,7 @@ from transformers import PreTrainedModel, ViTConfig, ViTForImageClassification
 
 from prism import digits
 from prism.core import Plan
+from prism.models.accuracy import wilson_interval
 from prism.models.load import fingerprint, load
 from prism.models.pixels import Normalisation
 from prism.models.virtual import virtual
@@ -141,14 +142,6 @@ def predict(model: PreTrainedModel, pixels_BCHW: torch.Tensor, plan: Plan) -> to
     """Return the digit that `model` sees in each image under `plan`."""
     with torch.inference_mode(), virtual(model, plan):
         return torch.cat([model(pixel_values=x).logits.argmax(-1) for x in pixels_BCHW.split(100)])
-
-
-def wilson(correct: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Return the interval of a proportion by Wilson (1927), 95 % by default."""
-    share, z2 = correct / count, z * z
-    centre = share + z2 / (2 * count)
-    reach = z * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
-    return (centre - reach) / (1 + z2 / count), (centre + reach) / (1 + z2 / count)
 
 
 def table_plans() -> list[Plan]:
@@ -274,7 +267,7 @@ def measure(model: PreTrainedModel, reference: PreTrainedModel | None = None) ->
 def accuracy_row(seen: torch.Tensor, truth: torch.Tensor, local: torch.Tensor) -> dict[str, Any]:
     """Return one plan's line of the table from its answers, the truth, and local's answers."""
     correct, count = int((seen == truth).sum()), len(truth)
-    low, high = wilson(correct, count)
+    low, high = wilson_interval(correct, count)
     return {
         "correct": correct,
         "count": count,

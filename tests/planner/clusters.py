@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 from prism.core import LinkState, ModelShape, Plan
 from prism.perfmap import Accuracy, MapLink, Measurement, NodeInfo, Payload, PerformanceMap, Stat
-from prism.planner.exchange import exchange_bytes, exchange_count, transfer_s
+from prism.planner.exchange import cover_s, exchange_bytes, exchange_count, transfer_s
 
 MODEL = ModelShape("vit", 12, 768, 768, False, False, 197)
 LENGTH = 197
 LINK = MapLink(100e6, 0.001, 0.0015, shared=False)
+PAYLOAD = Payload(input_bytes=224 * 224 * 3, output_bytes=40)
 SHAPES = ("seq:2:full", "seq:2:L10", "seq:2:L10:lag1", "seq:3:L10", "seq:3:L10:lag1")
 
 
@@ -35,20 +36,32 @@ class Truth:
         took_s = transfer_s(exchange_bytes(plan, MODEL, batch, length, LINK.shared), LINK, link)
         return exchange_count(plan, MODEL, LINK) * max(0.0, took_s - hidden_s)
 
+    def input_s(self, plan: Plan, batch: int, link: LinkState) -> float:
+        """The helpers' inputs on their way; with lag a block of computation hides them."""
+        copies = plan.size - 1 if plan.strategy == "sequence" else len(plan.nodes)
+        if not copies:
+            return 0.0
+        arrival_s = 8 * copies * PAYLOAD.inputs(batch, LENGTH) / link.bandwidth_bps + link.latency_s
+        hidden_s = cover_s(plan, MODEL, self.compute_s(plan, batch)) if plan.lag else 0.0
+        return max(0.0, arrival_s - hidden_s)
+
     def total_s(self, plan: Plan, batch: int, link: LinkState) -> float:
-        return self.compute_s(plan, batch) + self.comm_s(plan, batch, link)
+        waited_s = self.comm_s(plan, batch, link) + self.input_s(plan, batch, link)
+        return self.compute_s(plan, batch) + waited_s
 
     def measure(self, plan: Plan, batch: int, energy: bool = False) -> Measurement:
         compute_s, comm_s = self.compute_s(plan, batch), self.comm_s(plan, batch, LINK.state())
+        total_s = self.total_s(plan, batch, LINK.state())
         return Measurement(
             plan.shape,
             batch,
             LENGTH,
             5,
-            Stat(compute_s + comm_s),
+            Stat(total_s),
             Stat(compute_s),
             comm_s=Stat(comm_s),
-            energy_j=Stat(5.0 * plan.size * (compute_s + comm_s)) if energy else None,
+            input_s=Stat(self.input_s(plan, batch, LINK.state())),
+            energy_j=Stat(5.0 * plan.size * total_s) if energy else None,
         )
 
 
@@ -79,7 +92,7 @@ def make_map(
             for shape in ("local", *shapes)
             for batch in batches
         ),
-        Payload(input_bytes=224 * 224 * 3, output_bytes=40),
+        PAYLOAD,
         tuple(Accuracy(shape, 0.98 - drop, drop, 500) for shape, drop in drops.items()),
     )
 

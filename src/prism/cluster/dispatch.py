@@ -147,11 +147,15 @@ def _summary(
     ended_s = max(reply.at_s for reply in replies.values())
     latest_input_s = max(reply.record.input_s for reply in replies.values())
     input_s, comm_s, output_s = own.input_s, own.comm_s, own.output_s
+    # What the first node waited for peers that were still waiting for their input is input time:
+    # inside the model, or after it for the last rows.
+    late_s = max(0.0, latest_input_s - input_s)
     if plan.strategy == "batch":
         output_s += max(0.0, ended_s - first.at_s)
+        late_s = min(output_s, late_s)
+        input_s, output_s = input_s + late_s, output_s - late_s
     elif plan.strategy == "sequence":
-        # The first node's first wait is for peers that still wait for their input.
-        late_s = min(comm_s, max(0.0, latest_input_s - input_s))
+        late_s = min(comm_s, late_s)
         input_s, comm_s = input_s + late_s, comm_s - late_s
     return replace(
         own,

@@ -8,7 +8,8 @@ At the measured link every prediction equals the measurement. From there two mod
 
 - `overlapped` maps. An exchange stalls for `max(0, transfer - hidden)`. The measured stall gives
   `hidden` for every point by itself: `transfer at the measured link - stall`. Where an exchange
-  was hidden entirely only a bound is known, and `exchange.cover_s` supplies the rest.
+  was hidden entirely only a bound is known, and `exchange.cover_s` supplies the rest. The way of
+  the inputs to the helpers is treated alike: all of its bytes scale, whatever part was waited for.
 - `blocking` maps, the paper's among them: all of the communication stood still. It is split into
   bytes over bandwidth, at most what was measured, which scales with the link, and a fixed
   remainder that does not. Nothing else is fitted. Input and output follow this model too.
@@ -232,7 +233,18 @@ class PlanCost:
         else:
             copies = self._helper_part
         bits = 8 * copies * self._payload.inputs(entry.batch, entry.length)
-        return self._moved(entry.input_s.median, bits, 1)
+        measured_s = entry.input_s.median
+        if self._link.exchange == "blocking":
+            return self._moved(measured_s, bits, 1)
+        if not copies:
+            return LinkTime(measured_s)
+        # With lag the head computes a block more before it waits for a helper that started late.
+        slack_s = 0.0
+        arrival_s = bits / self._measured.bandwidth_bps + self._measured.latency_s
+        if self.plan.lag and measured_s < arrival_s:
+            spare_s = cover_s(self.plan, self._model, entry.compute_s.median)
+            slack_s = max(0.0, spare_s - arrival_s)
+        return LinkTime(measured_s, bits, 1, slack_s)
 
     def _measured_output(self, entry: Measurement) -> LinkTime:
         if self.plan.strategy == "sequence":

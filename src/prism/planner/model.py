@@ -2,7 +2,8 @@
 
 Measured are the shapes in the map; they hold for other nodes of the same hardware too. Derived are
 splits by rows, from each node's measurements alone: in equal parts over the first nodes, and in
-the parts that end first.
+the parts that end first. Where an equal split was measured too, what it took longer than derived is
+what nodes cost each other (one memory, one power supply, one medium), and holds for all splits.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from statistics import median
 from typing import NamedTuple
 
 from prism.core import LinkState, Plan, RunRecord
@@ -71,6 +73,7 @@ class CostModel:
         }
         self._hardware = {node.name: (node.hardware, node.threads) for node in perf.nodes}
         self._split = RowSplit(self.head, self._nodes_alone(), perf.payload)
+        self._together = self._costs_together()
         self._rows = lru_cache(maxsize=_KEPT)(_rows)
         self._ways = lru_cache(maxsize=_KEPT)(self._find_ways)
 
@@ -137,10 +140,31 @@ class CostModel:
                 alone[name] = self._by_shape["local"]
         return alone
 
+    def _costs_together(self) -> dict[int, float]:
+        """Return, by number of nodes, how much slower a measured split was than a derived one."""
+        link = self.map.link.state()
+        names = tuple(self._hardware)
+        factors = {}
+        for shape, entries in self.map.by_shape.items():
+            plan = Plan.parse(shape)
+            nodes = names[: plan.size]
+            if plan.strategy != "batch" or plan.shares or not self._split.covers(nodes):
+                continue
+            ratios = [
+                entry.total_s.median
+                / self._split.cost(nodes, _rows(plan, entry.batch), entry.length, link).total_s
+                for entry in entries
+            ]
+            factors[plan.size] = max(1.0, median(ratios))
+        return factors
+
     def _cost(self, way: _Way, batch: int, length: int, link: LinkState) -> Cost:
         if way.measured:
             return way.measured.at(batch, length, link)
-        return self._split.cost(way.plan.nodes, way.rows, length, link)
+        cost = self._split.cost(way.plan.nodes, way.rows, length, link)
+        busy = sum(count > 0 for count in way.rows)
+        factor = self._together.get(busy, 1.0) if way.plan.strategy == "batch" else 1.0
+        return cost._replace(compute_s=cost.compute_s * factor)
 
     def _find_ways(self, names: tuple[str, ...], batch: int, length: int) -> _Ways:
         """Return what the nodes allow whatever the link, equal splits by rows included."""
