@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism.core import Plan, RunRecord
-from prism.demo import BATCH, compare, plans_for, requests_for, wilson_interval
+from prism.demo import BATCH, compare, plans_for, requests_for
 from prism.errors import ConfigError
+from prism.models.accuracy import wilson_interval
 
 PLANS = tuple(map(Plan.parse, ("local", "batch:3:shares=2/1/1", "seq:3:L4")))
 

@@ -15,6 +15,7 @@ import torch
 
 from prism.core import Plan, RunRecord
 from prism.errors import ConfigError
+from prism.models.accuracy import wilson_interval
 from prism.partition import rows
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 BATCH = 16
 _SINGLES = 20  # requests of one image, per plan
-_Z_95 = 1.959963984540054
 _SEQUENCES = ("full", "L10", "L10:f16", "L10:lag1:f16", "L4", "L4:lag1:f16")
 
 
@@ -108,14 +108,6 @@ def plans_for(nodes: int) -> tuple[Plan, ...]:
         raise ConfigError(f"the demo compares one node with several; give 2 or more, not {nodes}")
     several = [f"batch:{nodes}", *(f"seq:{nodes}:{each}" for each in _SEQUENCES)]
     return tuple(map(Plan.parse, ("local", *several)))
-
-
-def wilson_interval(correct: int, count: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of `correct` hits in `count`."""
-    share, z2 = correct / count, _Z_95**2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def requests_for(images: int, plans: Sequence[Plan]) -> int:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from prism.cluster.session import Cluster, DistributedModel
 
 # Mbit/s and images per request: a link that comes and goes, requests small and large.
-TRACE = ((100, 1), (100, 16), (10, 16), (2, 4), (20, 8), (300, 2), (300, 16), (50, 12))
+TRACE = ((100, 1), (100, 16), (20, 16), (5, 2), (20, 8), (300, 2), (300, 16), (50, 12))
 LATENCY = "3ms"
 MAX_ACCURACY_DROP = 0.02
 Tell = Callable[[str, int, int], None]
 _SETTINGS = Settings(batches=(1, 4, 16), segments=(10,), passes=110, held_out=4)
-_ROUNDS = 5
+ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,10 @@ def stream(
     plans: Sequence[Plan],
     images: torch.Tensor,
     tell: Tell,
+    trace: Sequence[tuple[float, int]] = TRACE,
+    rounds: int = ROUNDS,
 ) -> Stream:
-    """Profile, then let the planner and every fixed plan take turns along `TRACE`.
+    """Profile, then let the planner and every fixed plan take turns along a trace.
 
     Args:
         cluster: with an emulated link.
@@ -59,18 +61,20 @@ def stream(
         plans: those that are run as fixed policies; the planner may use all that it knows.
         images: uint8 pixels, at least as many as the largest request.
         tell: told what is being done, how many steps it has, and how many are done.
+        trace: Mbit/s and images per request, step by step.
+        rounds: measured requests of each contender in every step.
     """
     perf = _profile(cluster, model, tell)
     objective = Objective("latency", MAX_ACCURACY_DROP)
     model.use_map(perf, objective=objective)
     fixed = [plan for plan in plans if plan.shape in perf.by_shape or plan.strategy == "batch"]
     results = []
-    for number, (mbps, batch) in enumerate(TRACE):
-        step = Step(f"{mbps}mbit,{LATENCY}", mbps * 1e6, min(batch, len(images)))
-        doing = f"{mbps} Mbit/s, {step.batch} images"
-        advance = _counter(tell, doing, len(TRACE) * (_ROUNDS + 1), number * (_ROUNDS + 1))
+    for number, (mbps, batch) in enumerate(trace):
+        step = Step(f"{mbps:g}mbit,{LATENCY}", mbps * 1e6, min(batch, len(images)))
+        doing = f"{mbps:g} Mbit/s, {step.batch} images"
+        advance = _counter(tell, doing, len(trace) * (rounds + 1), number * (rounds + 1))
         inputs = {"pixel_values": images[: step.batch]}
-        results.append(run_step(cluster, model, step, fixed, inputs, _ROUNDS, advance))
+        results.append(run_step(cluster, model, step, fixed, inputs, rounds, advance))
     return Stream(perf, objective, tuple(results))
 
 

@@ -1,16 +1,25 @@
-"""`prism demo`: a true table of the model in the package, and nothing left behind."""
+"""`prism demo`: a true table of the model in the package, a stream, and nothing left behind."""
 
 import json
 import os
+from functools import partial
 
 import psutil
 import pytest
 from tests.cli.commands import call
 
+from prism.contest import ADAPTIVE, ORACLE
+from prism.core import Plan
 from prism.demo import BATCH, plans_for
+from prism.digits import accuracy_table
+from prism.stream import MAX_ACCURACY_DROP, stream
+
+# The demo's own trace takes a minute and more, most of it full exchange on slow links.
+TRACE = ((300, 16), (20, 1), (20, 4))
 
 
-def test_the_demo_compares_every_plan_and_ends_with_one_json_line(monkeypatch, capsys):
+def test_the_demo_compares_adapts_and_ends_with_one_json_line(monkeypatch, capsys):
+    monkeypatch.setattr("prism.stream.stream", partial(stream, trace=TRACE, rounds=1))
     before = set(psutil.Process().children(recursive=True))
     result = call(monkeypatch, capsys, "demo", "--images", BATCH + 4, "--link", "1gbit,1ms")
     assert result.code == 0, result.err
@@ -30,7 +39,32 @@ def test_the_demo_compares_every_plan_and_ends_with_one_json_line(monkeypatch, c
     assert any("emulated" in line for line in lines)
     if len(os.sched_getaffinity(0)) >= 2:
         assert report["own_core_per_node"] is True
+    check_stream(report["stream"], lines)
     assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def check_stream(stream, lines):
+    """The second stage: every step of the trace, and adaptive beside each policy and the oracle."""
+    assert 0 < stream["profile"]["passes"] <= 120
+    assert stream["profile"]["held_out_errors"]
+    assert stream["max_accuracy_drop"] == MAX_ACCURACY_DROP
+    assert [(step["link"], step["batch"]) for step in stream["steps"]] == [
+        (f"{mbps}mbit,3ms", batch) for mbps, batch in TRACE
+    ]
+    measured = accuracy_table()["plans"]
+    for step in stream["steps"]:
+        chosen = Plan.parse(step["choice"])
+        assert chosen.exact or measured[step["choice"]]["drop"] <= MAX_ACCURACY_DROP
+        assert step["choice"] in step["predicted_s"]
+        assert step["best"] in step["measured_s"] and step["regret"] >= 0
+        assert ("batch:2" in step["measured_s"]) == (step["batch"] > 1)
+    totals = stream["totals_s"]
+    fixed = totals.keys() - {ADAPTIVE, ORACLE}
+    assert {"local", "batch:2", "seq:2:full", "seq:2:L10:f16", "seq:2:L10:lag1:f16"} == fixed
+    assert 0 < totals[ORACLE] <= min(totals[plan] for plan in fixed) * (1 + 1e-9)
+    assert totals[ADAPTIVE] > 0
+    for policy in ("adaptive", "oracle:", *(f"always {plan}" for plan in fixed)):
+        assert any(line.strip().startswith(policy) for line in lines), policy
 
 
 @pytest.mark.parametrize(

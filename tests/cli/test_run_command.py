@@ -171,6 +171,34 @@ BAD = {
         "needs at least 3 tokens, the request has 2",
     ),
     "too long": (["{llama}", "--text", "the cat " * 5], "10 tokens, the model takes 8"),
+    "auto without a map": (
+        ["{vit}", "--input", "{image}", "--plan", "auto"],
+        "--plan auto needs --map; make one with prism profile",
+    ),
+    "a map without auto": (
+        ["{vit}", "--input", "{image}", "--plan", "batch:2", "--map", "map.json"],
+        "--map map.json is for --plan auto, not batch:2",
+    ),
+    "an objective without auto": (
+        ["{vit}", "--input", "{image}", "--objective", "energy"],
+        "--objective energy and --max-accuracy-drop 0 are for --plan auto, not local",
+    ),
+    "unknown objective": (
+        ["{vit}", "--input", "{image}", "--plan", "auto", "--map", "m", "--objective", "speed"],
+        "unknown objective 'speed'; use latency, energy or edp",
+    ),
+    "impossible budget": (
+        ["{vit}", "--input", "{image}", "--plan", "auto", "--map", "m", "--max-accuracy-drop", "2"],
+        "max_accuracy_drop must lie in 0..1 (0.02 = 2 points), not 2.0",
+    ),
+    "no map": (
+        ["{vit}", "--input", "{image}", "--plan", "auto", "--map", "{files}/absent.json"],
+        "absent.json does not exist; make a map with `prism profile`",
+    ),
+    "not a map": (
+        ["{vit}", "--input", "{image}", "--plan", "auto", "--map", "{files}/words.png"],
+        "words.png is corrupt or truncated",
+    ),
     "local options for real devices": (
         ["{vit}", "--input", "{image}", "--cluster", "{files}/cluster.yaml", "--nodes", "2"],
         "--nodes 2 is for local nodes",

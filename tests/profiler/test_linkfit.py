@@ -35,7 +35,10 @@ def test_a_known_link_is_found_again(bandwidth_bps, latency_s, nodes, shared, se
     link = fit_link(exchanged(bandwidth_bps, latency_s, 1e-4, nodes, shared, 0.02, seed))
     assert link.shared == shared
     assert link.bandwidth_bps == pytest.approx(bandwidth_bps, rel=0.1)
-    assert link.latency_s == pytest.approx(latency_s, abs=1e-9 + link.fixed_s)
+    # The noise of the longest transfer is all that can hide a latency.
+    longest_s = 8 * SIZES[-1] * (nodes - 1) * (nodes if shared else 1) / bandwidth_bps
+    assert link.latency_s == pytest.approx(latency_s, abs=1e-9 + 0.04 * longest_s)
+    assert link.latency_s <= link.fixed_s
 
 
 def test_one_disturbed_size_moves_nothing():

@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from studies.train_digits import predict, wilson
+from studies.train_digits import predict
 from transformers import AutoImageProcessor
 
 from prism import digits
 from prism.core import Plan
 from prism.errors import ConfigError
+from prism.models.accuracy import wilson_interval
 from prism.models.load import load
 
 
@@ -84,7 +85,7 @@ def test_every_row_follows_from_its_counts():
     local = plans["local"]
     for text, row in plans.items():
         assert str(Plan.parse(text)) == text
-        low, high = wilson(row["correct"], row["count"])
+        low, high = wilson_interval(row["correct"], row["count"])
         assert row["count"] == 400
         assert row["accuracy"] == pytest.approx(row["correct"] / row["count"], abs=6e-5)
         assert (row["low"], row["high"]) == pytest.approx((low, high), abs=6e-5)

@@ -15,11 +15,11 @@ from studies.train_digits import (
     main,
     one_of_each_four,
     train_step,
-    wilson,
 )
 from transformers import ViTConfig, ViTForImageClassification
 
 from prism.core import Plan
+from prism.models.accuracy import wilson_interval
 from prism.models.virtual import virtual
 
 PLANS = ["local", "seq:2:L2", "seq:3:L1:lag1", "seq:2:L3:lag1:f16", "seq:2:L2:shares=3/1"]
@@ -127,7 +127,7 @@ def test_augmentation_moves_an_image_only_a_little():
 def test_the_interval_is_the_one_of_scipy(numbers):
     correct, count = numbers
     expected = binomtest(correct, count).proportion_ci(0.95, method="wilson")
-    assert wilson(correct, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert wilson_interval(correct, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_one_seed_gives_one_run():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from prism.errors import ConfigError
 
@@ -16,6 +17,24 @@ def model_source(text: str) -> str:
     from prism.digits import model_path
 
     return str(model_path())
+
+
+def check_local_only(config: Path | None, options: Mapping[str, object]) -> None:
+    """Check that nothing meant for local nodes was given together with a cluster of real ones.
+
+    Args:
+        config: the cluster file, if one was given.
+        options: what was given for local nodes, by option; None was not given.
+
+    Raises:
+        ConfigError: an option would have no effect.
+    """
+    for option, value in options.items():
+        if config is not None and value is not None:
+            raise ConfigError(
+                f"{option} {value} is for local nodes, and {config} names real ones; "
+                f"leave {option} or --cluster out"
+            )
 
 
 def check_at_least(least: int, options: Mapping[str, int | None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prism.cli import output
-from prism.cli.arguments import model_source
+from prism.cli.arguments import check_at_least, check_local_only, model_source
+from prism.errors import ConfigError
 
 if TYPE_CHECKING:
     from prism.cluster.session import Cluster
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from prism.profiler import Settings
 
 _PAPER_PASSES = 2880
+_NODES = 2
 
 
 def register(app: typer.Typer) -> None:
@@ -30,10 +33,10 @@ def profile(
         Path, typer.Option(help="The map to write; an unfinished profile is continued.")
     ] = Path("performance-map.json"),
     cluster: Annotated[Path | None, typer.Option(help="Real devices: cluster.yaml.")] = None,
-    nodes: Annotated[int, typer.Option(min=1, help="Local nodes.")] = 2,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads per local node.")] = None,
-    link: Annotated[str, typer.Option(help="Emulated link of local nodes: 100mbit,3ms.")] = "none",
-    energy: Annotated[str, typer.Option(help="Meter of local nodes.")] = "auto",
+    nodes: Annotated[int | None, typer.Option(help="Local nodes; default 2.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads per local node.")] = None,
+    link: Annotated[str | None, typer.Option(help="Emulated link: 100mbit,3ms.")] = None,
+    energy: Annotated[str | None, typer.Option(help="Meter of local nodes; default auto.")] = None,
     dtype: Annotated[str, typer.Option(help="Dtype of the weights.")] = "float32",
     batch: Annotated[
         list[int] | None, typer.Option(help="A batch size to measure; repeatable.")
@@ -47,31 +50,58 @@ def profile(
     """Measure MODEL on a cluster and write the performance map that plans are chosen from."""
     from prism.profiler import Settings
 
+    check_at_least(1, {"--nodes": nodes, "--threads": threads, "--passes": passes})
+    local = {"--nodes": nodes, "--threads": threads, "--link": link, "--energy": energy}
+    check_local_only(cluster, local)
+    _check_place(out)
     default = Settings()
     settings = Settings(
         batches=tuple(batch or default.batches),
         segments=tuple(segments or default.segments),
         passes=passes,
     )
-    output.quiet_libraries()
+    source = model_source(model)
+    _check_model(source)
     with output.progress("starting nodes"):
         opened = _open(cluster, nodes, threads, link, energy)
     with opened as live:
-        perf = _profile(live, model_source(model), dtype, settings, out)
+        perf = _profile(live, source, dtype, settings, out)
     if as_json:
         output.print_json(_summary(perf, out))
     else:
         _print(perf, out)
 
 
+def _check_place(out: Path) -> None:
+    """Refuse a place where no map can be written, before minutes are spent on one."""
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a directory; name a file in it")
+    if not os.access(out.parent, os.W_OK):
+        state = "cannot be written to" if out.parent.is_dir() else "is no directory"
+        raise ConfigError(f"--out {out}: {out.parent} {state}; choose another place")
+
+
+def _check_model(source: str) -> None:
+    from prism.models.load import describe
+
+    output.quiet_libraries()
+    describe(source)
+
+
 def _open(
-    config: Path | None, nodes: int, threads: int | None, link: str, energy: str
+    config: Path | None,
+    nodes: int | None,
+    threads: int | None,
+    link: str | None,
+    energy: str | None,
 ) -> AbstractContextManager[Cluster]:
     from prism.cluster.start import connect, local_cluster
 
     if config is not None:
         return connect(config)
-    return local_cluster(nodes, threads=threads, link=link, energy=energy)
+    return local_cluster(
+        nodes or _NODES, threads=threads, link=link or "none", energy=energy or "auto"
+    )
 
 
 def _profile(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from prism.cli import output
-from prism.cli.arguments import check_at_least, model_source
+from prism.cli.arguments import check_at_least, check_local_only, model_source
 from prism.core import WIRE_BYTES, Metric, Objective, Plan, RunRecord
 from prism.errors import ConfigError, ModelError, RequestError
 
@@ -112,6 +112,11 @@ def _way(plan: str, perf: Path | None, objective: str, max_accuracy_drop: float)
     if plan != "auto":
         if perf is not None:
             raise ConfigError(f"--map {perf} is for --plan auto, not {plan}; leave one out")
+        if wanted != Objective():
+            raise ConfigError(
+                f"--objective {objective} and --max-accuracy-drop {max_accuracy_drop:g} are for "
+                f"--plan auto, not {plan}; leave them out"
+            )
         return _Way(Plan.parse(plan))
     if perf is None:
         raise ConfigError("--plan auto needs --map; make one with prism profile")
@@ -151,13 +156,7 @@ def _place(
     else:
         from prism.cluster.config import read_config
 
-        given = {"--nodes": nodes, "--threads": threads, "--link": link}
-        for option, value in given.items():
-            if value is not None:
-                raise ConfigError(
-                    f"{option} {value} is for local nodes, and {config} names real ones; "
-                    f"leave {option} or --cluster out"
-                )
+        check_local_only(config, {"--nodes": nodes, "--threads": threads, "--link": link})
         place = _Place(read_config(config).nodes, None, "none", config)
     way.plan.on(place.names)
     return place

@@ -51,6 +51,8 @@ class Adaptive:
     def choose(self, batch: int, length: int, alive: Sequence[str]) -> Decision:
         """Return the plan for one request, and the field it was chosen from."""
         known = [name for name in alive if name in self._known]
+        if known and known[0] != self._model.head:
+            return self._without_head(batch, length, known)
         return self._planner.decide(
             batch,
             length,
@@ -59,6 +61,16 @@ class Adaptive:
             objective=self._objective,
             allow=self._allow,
         )
+
+    def _without_head(self, batch: int, length: int, known: Sequence[str]) -> Decision:
+        """Return the quickest node left; every other comparison of a map is with its head."""
+        alone = [Plan("local", (name,)) for name in known]
+        times_s = {
+            plan: self._model.predict(plan, batch, length, self.link.state).total_s
+            for plan in alone
+        }
+        choice = min(alone, key=times_s.__getitem__)
+        return Decision(choice, times_s[choice], ())
 
     def observe(self, record: RunRecord, now_s: float) -> None:
         """Learn about the link from a run."""
@@ -71,10 +83,16 @@ class Adaptive:
         return self.link.probe_due(now_s)
 
     @property
-    def probe_bytes(self) -> int:
-        """Length of a probe that takes a moment at the bandwidth believed in."""
+    def probe_sizes(self) -> tuple[int, ...]:
+        """Bytes to send, in turn, until one takes a moment.
+
+        The last one does at the bandwidth believed in; on a link that has failed since, it would
+        keep requests waiting for seconds, and the first one is enough.
+        """
         wanted = int(_PROBE_S * self.link.state.bandwidth_bps / 8)
-        return max(_LEAST_PROBE_BYTES, min(_MOST_PROBE_BYTES, wanted))
+        if wanted <= _LEAST_PROBE_BYTES:
+            return (_LEAST_PROBE_BYTES,)
+        return _LEAST_PROBE_BYTES, min(_MOST_PROBE_BYTES, wanted)
 
     def probed(self, nbytes: int, short_s: float, long_s: float, now_s: float) -> None:
         """Learn from a probe: a round trip with next to nothing, and one with `nbytes` to there."""

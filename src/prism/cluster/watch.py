@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from prism.cluster.adaptive import Adaptive
 from prism.cluster.linktimes import LinkTimer
@@ -15,6 +16,20 @@ from prism.errors import ClusterError
 
 _LOOK_EVERY_S = 0.25
 _NEXT_TO_NOTHING_BYTES = 1
+# A transfer this long tells the bandwidth; no longer one is needed.
+_LONG_ENOUGH_S = 0.02
+
+
+class _Probe(NamedTuple):
+    """A round trip with next to nothing, and one with `nbytes` to there."""
+
+    nbytes: int
+    short_s: float
+    long_s: float
+
+    def with_bytes(self, nbytes: int) -> float:
+        """Return how long a round trip with so many bytes would take."""
+        return self.short_s + (self.long_s - self.short_s) * nbytes / self.nbytes
 
 
 class LinkWatch:
@@ -62,12 +77,16 @@ class LinkWatch:
 
     def _probe(self) -> None:
         """Time the way to every helper; believe the slowest, for which all wait."""
-        nbytes = self._adaptive.probe_bytes
-        probes = []
-        for name in self._helpers():
-            short_s = self._timer.round_trip_s(name, _NEXT_TO_NOTHING_BYTES)
-            long_s = self._timer.round_trip_s(name, nbytes)
-            probes.append((long_s, short_s))
+        sizes = self._adaptive.probe_sizes
+        probes = [self._probe_one(name, sizes) for name in self._helpers()]
         if probes:
-            long_s, short_s = max(probes)
-            self._adaptive.probed(nbytes, short_s, long_s, time.monotonic())
+            slowest = max(probes, key=lambda probe: probe.with_bytes(sizes[-1]))
+            self._adaptive.probed(*slowest, time.monotonic())
+
+    def _probe_one(self, name: str, sizes: tuple[int, ...]) -> _Probe:
+        short_s = self._timer.round_trip_s(name, _NEXT_TO_NOTHING_BYTES)
+        for nbytes in sizes:
+            long_s = self._timer.round_trip_s(name, nbytes)
+            if long_s - short_s >= _LONG_ENOUGH_S:
+                break
+        return _Probe(nbytes, short_s, long_s)

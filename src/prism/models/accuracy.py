@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from prism.errors import ModelError
 from prism.perfmap import Accuracy
 
 FILE_NAME = "accuracy.json"
+_Z_95 = 1.959963984540054
 
 
 def accuracy_of(source: str, fingerprint: str) -> tuple[Accuracy, ...]:
@@ -31,7 +33,7 @@ def accuracy_of(source: str, fingerprint: str) -> tuple[Accuracy, ...]:
         if table["model_hash"] != fingerprint:
             return ()
         return tuple(_entry(text, values, table) for text, values in table["plans"].items())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is no accuracy table ({error!r}); measure it again") from error
 
 
@@ -43,3 +45,11 @@ def _entry(text: str, values: dict[str, Any], table: dict[str, Any]) -> Accuracy
         count=int(values["count"]),
         task=str(table.get("dataset", "")),
     )
+
+
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of `correct` hits in `count`."""
+    share, z2 = correct / count, _Z_95**2
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = _Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
@@ -33,7 +34,9 @@ def build(kind: type[T], values: Any) -> T:
 def require_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> None:
     """Refuse what is no finite number in `low`..`high`."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not good or not math.isfinite(value) or not low <= value <= high:
+    # JSON knows integers that no float can hold.
+    good = good and abs(value) <= sys.float_info.max and low <= value <= high
+    if not good:
         raise MapError(f"{name} must be a number in {low:g}..{high:g}, not {value!r}")
 
 

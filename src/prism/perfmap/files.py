@@ -74,11 +74,12 @@ def replace_file(path: Path, text: str) -> None:
         temporary.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise MapError(
             f"cannot write {path}: {error.strerror}; an older map there is unchanged, "
             f"free some space or choose another place"
         ) from None
+    finally:
+        temporary.unlink(missing_ok=True)  # there is one after a failure or an interrupt only
 
 
 def _sync_directory(directory: Path) -> None:

@@ -67,7 +67,7 @@ class PerformanceMap:
         payload: bytes per sample in and out.
         date: ISO 8601.
         prism_version: that measured.
-        passes: runs per point.
+        passes: forward passes in all.
         seconds_spent: duration of the whole profile.
         energy_scope: what `energy_j` covers, in words; empty = nobody measured.
         source: where the figures come from, in words.

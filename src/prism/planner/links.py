@@ -81,7 +81,8 @@ class LinkEstimate:
         self, sample: LinkSample, now_s: float, source: Literal["probe", "passive"]
     ) -> LinkEstimate:
         seconds = sample.seconds - self.state.latency_s
-        if sample.bits <= 0 or seconds <= 0:
+        # Less than a bit per second is no link, and below that lie numbers without a logarithm.
+        if seconds <= 0 or sample.bits < seconds:
             return self
         believed = math.log(self.state.bandwidth_bps)
         seen = math.log(sample.bits / seconds)

@@ -3,7 +3,8 @@
 Measured are the shapes in the map; they hold for other nodes of the same hardware too. Derived are
 splits by rows, from each node's measurements alone: in equal parts over the first nodes, and in
 the parts that end first. Where an equal split was measured too, what it took longer than derived is
-what nodes cost each other (one memory, one power supply, one medium), and holds for all splits.
+what nodes cost each other (one memory, one power supply, one medium), and holds for all splits: a
+measured split says nothing by itself about batch sizes whose rows divide otherwise.
 """
 
 from __future__ import annotations
@@ -220,7 +221,8 @@ class CostModel:
             return LeftOut(str(plan), f"{length} positions are too few for {plan.size} nodes")
         if plan.strategy == "batch" and batch < plan.size:
             return LeftOut(str(plan), f"a batch of {batch} has too few rows for {plan.size} nodes")
-        if measured:
+        derived = plan.strategy == "batch" and self._split.covers(plan.nodes)
+        if measured and not derived:
             return _Way(plan, measured, (), drop)
         if plan.strategy == "sequence":
             return LeftOut(str(plan), "the map has not measured it on such nodes")

@@ -10,10 +10,11 @@ from typing import NamedTuple
 from prism.core import ModelShape, Plan, Wire, default_node_name
 from prism.errors import InputError
 
+HELD_OUT_RUNS = 3
 _MOST_RUNS = 7
 _LEAST_RUNS = 2
 # Nodes whose times differ by less than this factor share equally: noise is no reason to differ.
-_ALIKE = 1.15
+_ALIKE = 1.25
 
 
 class Point(NamedTuple):
@@ -62,10 +63,11 @@ def plans_alone(names: Sequence[str]) -> tuple[Plan, ...]:
 def plans_together(
     model: ModelShape, segments: Sequence[int], alone_s: Sequence[float]
 ) -> tuple[Plan, ...]:
-    """Return the sequence plans worth measuring.
+    """Return the plans on several nodes worth measuring, for 2 to P nodes.
 
-    On 2 to P nodes full exchange, and each number of means with float16 on the wire, without and
-    with lag. Nodes of different speed get positions in proportion to it.
+    The batch split, which shows what nodes cost each other; full exchange; and each number of
+    means with float16 on the wire, without and with lag. Nodes of different speed get positions in
+    proportion to it.
 
     Args:
         model: rotary models know no lag.
@@ -78,7 +80,7 @@ def plans_together(
     for size in range(2, len(alone_s) + 1):
         nodes = tuple(default_node_name(index) for index in range(size))
         full = Plan("sequence", nodes, balanced_shares(alone_s[:size]))
-        plans.append(full)
+        plans += [Plan("batch", nodes), full]
         plans += [
             replace(full, segments=count, lag=lag, wire=wire) for count in segments for lag in lags
         ]
@@ -96,19 +98,66 @@ def balanced_shares(alone_s: Sequence[float]) -> tuple[float, ...]:
 def points_for(
     plans: Sequence[Plan], batches: Sequence[int], lengths: Sequence[int]
 ) -> tuple[tuple[Point, ...], ...]:
-    """Return the points to measure, grouped: plans at the same size take turns."""
+    """Return the points to measure, grouped: plans at the same size take turns.
+
+    A split of a batch too small for its nodes is measured at the smallest that is not.
+    """
+    groups = []
+    known: set[Point] = set()
+    for length in lengths:
+        for batch in sorted(batches):
+            points = (
+                Point(plan, max(batch, _least_batch(plan)), length)
+                for plan in plans
+                if plan.strategy != "sequence" or length >= plan.size
+            )
+            groups.append(tuple(point for point in points if point not in known))
+            known.update(groups[-1])
+    return tuple(groups)
+
+
+def _least_batch(plan: Plan) -> int:
+    """Return the smallest batch that has a row for every node which is to get some."""
+    return plan.size if plan.strategy == "batch" else 1
+
+
+def thinned(
+    groups: tuple[tuple[Point, ...], ...], settings: Settings
+) -> tuple[tuple[Point, ...], ...]:
+    """Return the groups, of fewer points where the passes do not suffice for all.
+
+    Costs are all but linear in batch and length, so plans other than `local` then make do with the
+    smallest and the largest of both.
+    """
+    points = [point for group in groups for point in group]
+    if len(points) <= _available(settings) // (1 + _LEAST_RUNS):
+        return groups
+    sizes: dict[Plan, list[Point]] = {}
+    for point in points:
+        sizes.setdefault(point.plan, []).append(point)
     return tuple(
-        tuple(Point(plan, batch, length) for plan in plans if length >= plan.size)
-        for length in lengths
-        for batch in sorted(batches)
+        tuple(each for each in group if each.plan == Plan() or _is_corner(each, sizes[each.plan]))
+        for group in groups
+    )
+
+
+def _is_corner(point: Point, points: Sequence[Point]) -> bool:
+    batches = [each.batch for each in points]
+    lengths = [each.length for each in points]
+    return point.batch in (min(batches), max(batches)) and point.length in (
+        min(lengths),
+        max(lengths),
     )
 
 
 def runs_per_point(settings: Settings, points: int) -> int:
     """Return how often each point is run, so that the whole stays within the passes."""
-    # One more run per point warms it up, and a held-out point is run three times.
-    available = settings.passes - 3 * settings.held_out
-    return max(_LEAST_RUNS, min(_MOST_RUNS, available // max(1, points) - 1))
+    return max(_LEAST_RUNS, min(_MOST_RUNS, _available(settings) // max(1, points) - 1))
+
+
+def _available(settings: Settings) -> int:
+    """Return the passes left for what goes into the map; one more per point warms it up."""
+    return settings.passes - (1 + HELD_OUT_RUNS) * settings.held_out
 
 
 def held_out_points(
@@ -123,11 +172,12 @@ def held_out_points(
     if not between or not settings.held_out:
         return ()
     chooser = random.Random(settings.seed)
-    rest = [plan for plan in plans if plan.strategy == "sequence"] or list(plans)
-    split = [Plan("batch", plan.nodes) for plan in rest[:1] if plan.strategy == "sequence"]
-    turn = [Plan(), *split, *rest]
-    chosen = (
-        Point(turn[number % len(turn)], chooser.choice(between), chooser.choice(lengths))
-        for number in range(settings.held_out)
-    )
+    turn = [plan for plan in plans if plan == Plan() or plan.strategy != "local"]
+    chosen = []
+    for number in range(settings.held_out):
+        plan = turn[number % len(turn)]
+        # The smallest batch that can be split was measured.
+        possible = [batch for batch in between if batch > _least_batch(plan)]
+        if possible:
+            chosen.append(Point(plan, chooser.choice(possible), chooser.choice(lengths)))
     return tuple(dict.fromkeys(chosen))

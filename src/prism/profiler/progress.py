@@ -17,7 +17,13 @@ from prism.core import RunRecord
 from prism.errors import MapError
 from prism.perfmap import ClusterIdentity, MapLink, PerformanceMap
 from prism.perfmap.files import replace_file
+from prism.planner.exchange import transfer_s
 from prism.profiler.points import Point, Settings
+
+# Exchanges that tell two links apart, and how much longer they may take on the same one.
+_TOLD_BY_BYTES = (0, 128_000)
+_ALIKE = 1.5
+_ALIKE_S = 0.002
 
 
 class Notebook:
@@ -27,20 +33,28 @@ class Notebook:
         path: of the map; the notebook lies beside it.
         identity: the model and nodes; a notebook of others is not continued.
         settings: likewise.
+
+    Attributes:
+        link: over which everything was measured; None before `over`.
+        seconds_spent: on what is noted.
+        passes: forward passes for what is noted, those that warm up included.
     """
 
     def __init__(self, path: Path, identity: ClusterIdentity, settings: Settings) -> None:
         self.path = path.with_name(path.name + ".partial")
         self.link: MapLink | None = None
         self.seconds_spent = 0.0
+        self.passes = 0
         self._belongs = _fingerprint(identity, settings)
         self._records: dict[str, list[RunRecord]] = {}
         self._read()
 
-    @property
-    def runs(self) -> int:
-        """Number of runs recorded."""
-        return sum(len(records) for records in self._records.values())
+    def over(self, link: MapLink) -> None:
+        """Go on over this link; forget what was measured over another one."""
+        if self.link is None or not _alike(self.link, link):
+            self.link = link
+            self.seconds_spent, self.passes = 0.0, 0
+            self._records.clear()
 
     def records(self, point: Point) -> list[RunRecord]:
         """Return what was measured at a point."""
@@ -59,6 +73,7 @@ class Notebook:
         document: Mapping[str, Any] = {
             "belongs": self._belongs,
             "seconds_spent": self.seconds_spent,
+            "passes": self.passes,
             "link": asdict(self.link) if self.link else None,
             "records": {
                 key: [record.to_dict() for record in records]
@@ -82,19 +97,29 @@ class Notebook:
                 key: [RunRecord.from_dict(values) for values in entries]
                 for key, entries in document["records"].items()
             }
-            self.link = MapLink(**link) if link else None
-            self.seconds_spent = float(document["seconds_spent"])
-            self._records = records
+            known = MapLink(**link) if link else None
+            seconds_spent, passes = float(document["seconds_spent"]), int(document["passes"])
         except FileNotFoundError:
             return
         except OSError as error:
             raise MapError(f"{self.path} cannot be read: {error.strerror}; remove it") from error
         except (ValueError, KeyError, TypeError, AttributeError):
             return  # torn or foreign: measured again from the start
+        self.link, self.seconds_spent, self.passes = known, seconds_spent, passes
+        self._records = records
 
 
 def _key(point: Point) -> str:
     return f"{point.plan} {point.batch} {point.length}"
+
+
+def _alike(one: MapLink, other: MapLink) -> bool:
+    """Whether exchanges, empty and large, take about as long on both."""
+    for nbytes in _TOLD_BY_BYTES:
+        less_s, more_s = sorted(transfer_s(nbytes, link, link.state()) for link in (one, other))
+        if more_s > max(_ALIKE * less_s, less_s + _ALIKE_S):
+            return False
+    return True
 
 
 def _fingerprint(identity: ClusterIdentity, settings: Settings) -> str:

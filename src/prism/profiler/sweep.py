@@ -21,6 +21,7 @@ from prism.planner import CostModel
 from prism.profiler.bench import Bench
 from prism.profiler.linkfit import fit_link
 from prism.profiler.points import (
+    HELD_OUT_RUNS,
     Point,
     Settings,
     held_out_points,
@@ -28,12 +29,12 @@ from prism.profiler.points import (
     plans_together,
     points_for,
     runs_per_point,
+    thinned,
 )
 from prism.profiler.progress import Notebook
 
 _LINK_SIZES = (1_000, 16_000, 64_000, 128_000)
 _LINK_REPEATS = 7
-_HELD_OUT_RUNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Profiler:
     def _choose_points(self, alone_s: Sequence[float]) -> None:
         bench, settings = self._bench, self._settings
         plans = (*self._alone, *plans_together(bench.model, settings.segments, alone_s))
-        self._groups = points_for(plans, settings.batches, bench.lengths)
+        self._groups = thinned(points_for(plans, settings.batches, bench.lengths), settings)
         self._points = [point for group in self._groups for point in group]
         self._held_out = held_out_points(settings, plans, bench.lengths)
 
@@ -100,20 +101,24 @@ class Profiler:
             MapError: the map cannot be written; an older one is unchanged.
         """
         notebook = Notebook(self._path, self._bench.identity, self._settings)
-        before_s, started_s = notebook.seconds_spent, time.monotonic()
+        started_s = time.monotonic()
+        if len(self._bench.identity.nodes) > 1:
+            # Anew even when continuing: the network may be another one by now.
+            self._tell("link")
+            notebook.over(fit_link(self._bench.link_times(_LINK_SIZES, _LINK_REPEATS)))
+        before_s = notebook.seconds_spent
 
         def save() -> None:
             notebook.seconds_spent = before_s + time.monotonic() - started_s
             notebook.save()
 
-        if notebook.link is None and len(self._bench.identity.nodes) > 1:
-            self._tell("link")
-            notebook.link = fit_link(self._bench.link_times(_LINK_SIZES, _LINK_REPEATS))
-            save()
-        alone = points_for(self._alone, self._settings.batches[:1], self._bench.lengths[:1])[0]
+        save()
+        smallest = (min(self._settings.batches),), (min(self._bench.lengths),)
+        alone = points_for(self._alone, *smallest)[0]
         self._measure(alone, self._runs, notebook, save)
+        # The least of some runs is what a node can do; the rest is what disturbed it.
         self._choose_points(
-            [median(run.compute_s for run in notebook.records(point)) for point in alone]
+            [min(run.compute_s for run in notebook.records(point)) for point in alone]
         )
         for group in self._groups:
             self._measure(group, self._runs, notebook, save)
@@ -123,7 +128,7 @@ class Profiler:
         perf = replace(
             perf,
             held_out=held_out,
-            passes=notebook.runs,
+            passes=notebook.passes,
             seconds_spent=notebook.seconds_spent,
         )
         notebook.finish(perf, self._path)
@@ -141,19 +146,20 @@ class Profiler:
         for point in group:
             self._done[point] = len(notebook.records(point)) + (point not in missing)
         for point in missing:
-            self._run(point)
+            self._run(point, notebook)
         for turn in range(runs if missing else 0):
             first = turn % len(missing)
             for point in missing[first:] + missing[:first]:
                 if len(notebook.records(point)) < runs:
-                    notebook.add(point, self._run(point))
+                    notebook.add(point, self._run(point, notebook))
             save()
 
-    def _run(self, point: Point) -> RunRecord:
+    def _run(self, point: Point, notebook: Notebook) -> RunRecord:
         self._tell(f"{point.plan}, batch {point.batch}, length {point.length}")
         record = self._bench.run(point.plan, point.batch, point.length)
         # The map is about the plan asked for, not about the nodes it was bound to.
         record = replace(record, plan=point.plan)
+        notebook.passes += 1
         self._done[point] += 1
         self._spent_s += record.total_s
         self._worked += point.batch * point.length
@@ -161,7 +167,7 @@ class Profiler:
 
     def _tell(self, doing: str) -> None:
         wanted = dict.fromkeys(self._points, self._runs + 1)
-        wanted |= dict.fromkeys(self._held_out, _HELD_OUT_RUNS + 1)
+        wanted |= dict.fromkeys(self._held_out, HELD_OUT_RUNS + 1)
         left = sum(
             max(0, passes - self._done[point]) * point.batch * point.length
             for point, passes in wanted.items()
@@ -190,7 +196,7 @@ class Profiler:
         self, perf: PerformanceMap, notebook: Notebook, save: Callable[[], None]
     ) -> tuple[HeldOut, ...]:
         """Predict points that were not measured, measure them, and return both."""
-        self._measure(self._held_out, _HELD_OUT_RUNS, notebook, save)
+        self._measure(self._held_out, HELD_OUT_RUNS, notebook, save)
         model = CostModel(perf)
         names = [node.name for node in perf.nodes]
         found = []

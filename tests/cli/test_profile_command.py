@@ -1,0 +1,197 @@
+"""`prism profile` on real nodes: stopped, continued, and its map put to use by `prism run`."""
+
+import json
+import signal
+import time
+from contextlib import nullcontext
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from tests.cli.commands import call, spawn
+from transformers import T5Config, ViTConfig
+
+import prism
+from prism.core import Plan, RunRecord
+from prism.perfmap import Measurement, PerformanceMap
+
+OLD = b"what was measured last year"
+LINK = "50mbit,10ms"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Return a directory with configurations and no weights: vit, deeper, t5."""
+    root = tmp_path_factory.mktemp("models")
+    for name, blocks in (("vit", 2), ("deeper", 3)):
+        ViTConfig(
+            hidden_size=32,
+            num_hidden_layers=blocks,
+            num_attention_heads=2,
+            intermediate_size=64,
+            image_size=32,
+            patch_size=8,
+            architectures=["ViTForImageClassification"],
+        ).save_pretrained(root / name)
+    T5Config(architectures=["T5ForConditionalGeneration"]).save_pretrained(root / "t5")
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(root / "a.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The nodes that the commands of this file would start, started once."""
+    with prism.local_cluster(nodes=2, threads=1, link=LINK, energy="none") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def started(monkeypatch, cluster):
+    """Have commands find the nodes already started; return the options they asked for."""
+    asked = []
+
+    def give(nodes, **options):
+        asked.append({"nodes": nodes, **options})
+        return nullcontext(cluster)
+
+    monkeypatch.setattr("prism.cluster.start.local_cluster", give)
+    return asked
+
+
+def profile_arguments(models, out):
+    return (
+        *("profile", f"random:{models / 'vit'}", "--out", out, "--nodes", 2, "--threads", 1),
+        *("--link", LINK, "--energy", "none", "--batch", 1, "--batch", 4, "--segments", 4),
+        *("--passes", 60, "--json"),
+    )
+
+
+def interrupt_when_under_way(process, partial):
+    """Send Ctrl-C once a few runs are noted; return the node processes."""
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s and process.poll() is None:
+        if partial.exists() and len(json.loads(partial.read_text())["records"]) >= 4:
+            nodes = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGINT)
+            return nodes
+        time.sleep(0.01)
+    return []
+
+
+def test_a_profile_is_stopped_continued_and_used(models, started, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "map.json"
+    partial = tmp_path / "map.json.partial"
+    out.write_bytes(OLD)
+    process = spawn(*profile_arguments(models, out))
+    try:
+        nodes = interrupt_when_under_way(process, partial)
+        assert process.wait(60) == 130, process.stderr.read()
+        assert len(nodes) == 2
+        assert process.stdout.read() == ""
+        assert "Traceback" not in process.stderr.read()
+        assert psutil.wait_procs(nodes, timeout=10)[1] == []
+    finally:
+        process.kill()
+        process.communicate()
+    assert out.read_bytes() == OLD
+    noted = json.loads(partial.read_text())["records"]
+
+    result = call(monkeypatch, capsys, *profile_arguments(models, out))
+    assert result.code == 0, result.err
+    document = json.loads(result.out)
+    perf = PerformanceMap.load(out)
+    assert not partial.exists()
+    assert started == [{"nodes": 2, "threads": 1, "link": LINK, "energy": "none"}]
+    check_summary(document, perf)
+    runs = max(map(len, noted.values()))
+    kept = [point for point, records in noted.items() if len(records) == runs]
+    assert kept
+    for point in kept:
+        plan, batch, length = point.split()
+        records = [RunRecord.from_dict(values) for values in noted[point]]
+        assert perf.lookup(Plan.parse(plan), int(batch), int(length)) == Measurement.of(records)
+
+    use(models, out, monkeypatch, capsys)
+
+
+def check_summary(document, perf):
+    assert document["passes"] == perf.passes <= 80
+    assert document["seconds"] == perf.seconds_spent > 0
+    assert document["link"]["bandwidth_bps"] == pytest.approx(50e6, rel=0.3)
+    assert len(document["held_out_errors"]) == len(perf.held_out) > 0
+    assert len(document["measurements"]) == 12
+    assert document["energy"] is None and perf.energy_scope == ""
+
+
+def use(models, perf, monkeypatch, capsys):
+    """Run with the map: on its model, on another one, and for what it does not know."""
+
+    def run(model, *options):
+        return call(
+            *(monkeypatch, capsys, "run", f"random:{models / model}", "--input"),
+            *(models / "a.png", models / "a.png", "--plan", "auto", "--map", perf, *options),
+        )
+
+    result = run("vit", "--max-accuracy-drop", "0.5", "--repeat", 2, "--json")
+    assert result.code == 0, result.err
+    document = json.loads(result.out)
+    decision = document["decision"]
+    chosen = Plan.parse(decision["choice"])
+    assert document["record"]["plan"] == str(chosen.on(("node0", "node1")))
+    assert document["nodes"] == ["node0", "node1"]
+    assert {"local", "batch:2"} <= {each["plan"] for each in decision["candidates"]}
+    for each in decision["candidates"]:
+        # Nobody measured what random weights lose.
+        assert each["allowed"] == Plan.parse(each["plan"]).exact, each
+
+    result = run("vit")
+    assert result.code == 0, result.err
+    assert "chosen: " in result.out and "prism" not in result.out
+
+    for result, sentence in (
+        (run("deeper", "--json"), "performance map was measured on something else: model is"),
+        (
+            run("vit", "--dtype", "float16", "--json"),
+            "node0: dtype is float16, the map has float32",
+        ),
+        (run("vit", "--objective", "energy", "--json"), "no energy of local"),
+        (run("vit", "--objective", "edp", "--json"), "no energy of local"),
+    ):
+        assert (result.code, result.out) == (2, "")
+        assert sentence in result.err and result.err.count("\n") == 1
+
+
+BAD = {
+    "no nodes": (["{vit}", "--nodes", "0"], "--nodes must be at least 1, not 0"),
+    "no threads": (["{vit}", "--threads", "0"], "--threads must be at least 1, not 0"),
+    "no passes": (["{vit}", "--passes", "0"], "--passes must be at least 1, not 0"),
+    "no rows": (["{vit}", "--batch", "0"], "batches must be distinct numbers of at least 1"),
+    "twice": (["{vit}", "--segments", "4", "--segments", "4"], "segments must be distinct"),
+    "out is a folder": (["{vit}", "--out", "{models}"], "is a directory; name a file in it"),
+    "out is nowhere": (["{vit}", "--out", "{models}/absent/map.json"], "absent is no directory"),
+    "no model": (["/absent/model"], "/absent/model does not exist"),
+    "unsupported": (["random:{models}/t5"], "t5 cannot be partitioned"),
+    "no cluster file": (["{vit}", "--cluster", "{models}/absent.yaml"], "no cluster file at"),
+    "bad link": (["{vit}", "--link", "5quux"], "'5quux' in link"),
+}
+
+
+@pytest.mark.parametrize("arguments, sentence", BAD.values(), ids=BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2_without_a_node(
+    models, tmp_path, monkeypatch, capsys, arguments, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("prism.cluster.start.NodeProcess", refuse)
+    places = {"models": models, "vit": f"random:{models / 'vit'}"}
+    filled = [argument.format(**places) for argument in arguments]
+    result = call(monkeypatch, capsys, "profile", *filled, "--json")
+    assert (result.code, result.out) == (2, "")
+    assert sentence in result.err
+    assert result.err.startswith("prism: ") and result.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def refuse(*arguments, **options):
+    raise AssertionError("nodes were started for a profile that cannot be made")

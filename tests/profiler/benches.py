@@ -1,0 +1,112 @@
+"""A cluster that obeys the cost model: what it would measure is known beforehand."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from prism.core import ModelShape, RunRecord
+from prism.partition import rows, spans
+from prism.perfmap import Accuracy, ClusterIdentity, MapLink, NodeInfo, Payload
+from prism.planner.exchange import exchange_bytes, exchange_count, transfer_s
+from prism.transport.link import LinkTimes
+
+VIT = ModelShape("vit", 12, 768, 768, causal=False, rotary=False, max_length=197)
+LLAMA = ModelShape("llama", 12, 768, 256, causal=True, rotary=True, max_length=512)
+FIXED_S = 0.004
+ROW_S = 0.040
+HIDDEN_S = 0.0002  # of a transfer, behind computation
+OVERHEAD_S = 0.0005  # of an exchange, in software
+
+
+class LawfulBench:
+    """Answers at once with what a request would have cost.
+
+    It stands in for a cluster because no real one costs the same twice. `speeds` are how many times
+    longer each node takes; `stop_at` is the pass at which somebody presses Ctrl-C.
+    """
+
+    def __init__(
+        self,
+        speeds=(1.0, 1.0),
+        *,
+        bandwidth_bps=100e6,
+        latency_s=0.003,
+        noise=0.0,
+        model=VIT,
+        lengths=(197,),
+        threads=1,
+        stop_at=None,
+    ):
+        self.identity = ClusterIdentity(
+            "abc",
+            tuple(
+                NodeInfo(f"node{index}", "board", "2.13.0", "5.23.0", "float32", threads)
+                for index in range(len(speeds))
+            ),
+        )
+        self.model, self.lengths = model, lengths
+        self.payload = Payload(input_bytes=224 * 224 * 3, output_bytes=40)
+        self.accuracy = (Accuracy("seq:2:L10:f16", 0.96, 0.02, 400),)
+        self.log = []
+        self.latency_s = latency_s
+        self.link = MapLink(bandwidth_bps, latency_s, latency_s + OVERHEAD_S)
+        self._speeds, self._noise, self._stop_at = speeds, noise, stop_at
+
+    def run(self, plan, batch, length):
+        if self._stop_at is not None and len(self.log) >= self._stop_at:
+            raise KeyboardInterrupt
+        point = (str(plan), batch, length)
+        self.log.append(point)
+        rng = random.Random(f"{point} {Counter(self.log)[point]}")
+        factor = rng.uniform(1 - self._noise, 1 + self._noise)
+        parts = {name: part * factor for name, part in self._parts(plan, batch, length).items()}
+        named = plan.on([node.name for node in self.identity.nodes])
+        return RunRecord(named.nodes[0], named, batch, length, sum(parts.values()), **parts)
+
+    def link_times(self, sizes, repeats):
+        copies = len(self._speeds) - 1
+        per_byte_s = 8 * copies / self.link.bandwidth_bps
+        times_s = tuple(self.link.fixed_s + size * per_byte_s for size in sizes)
+        return LinkTimes(copies + 1, tuple(sizes), times_s, times_s, self.latency_s)
+
+    def _parts(self, plan, batch, length):
+        names = [node.name for node in self.identity.nodes]
+        nodes = [names.index(name) for name in plan.on(names).nodes]
+        if plan.strategy == "batch":
+            counts = [span.size for span in rows(batch, plan.size, plan.shares)]
+            ends_s = [self._alone(n, count, length) for n, count in zip(nodes, counts, strict=True)]
+            compute_s = self._busy(nodes[0], counts[0], length)
+            return {"compute_s": compute_s, "output_s": max(0.0, max(ends_s) - compute_s)}
+        if plan.strategy == "local":
+            compute_s = self._busy(nodes[0], batch, length)
+            return {
+                "compute_s": compute_s,
+                "input_s": self._alone(*nodes, batch, length) - compute_s,
+            }
+        sizes = [span.size for span in spans(length, plan.size, plan.shares)]
+        busy_s = [self._busy(node, batch, size) for node, size in zip(nodes, sizes, strict=True)]
+        exchange_s = transfer_s(
+            exchange_bytes(plan, self.model, batch, length, False), self.link, self.link.state()
+        )
+        stalls_s = exchange_count(plan, self.model, self.link) * max(0.0, exchange_s - HIDDEN_S)
+        return {
+            "compute_s": busy_s[0],
+            "comm_s": max(busy_s) - busy_s[0] + stalls_s,
+            "input_s": self._sent((plan.size - 1) * self.payload.inputs(batch, length)),
+        }
+
+    def _busy(self, node, batch, positions):
+        whole = self.model.max_length
+        return self._speeds[node] * (FIXED_S + ROW_S * batch * positions / whole)
+
+    def _alone(self, node, batch, length):
+        """How long a node needs for rows of its own, their way there and back included."""
+        busy_s = self._busy(node, batch, length)
+        if not node:
+            return busy_s
+        there_s = self._sent(self.payload.inputs(batch, length))
+        return busy_s + there_s + self._sent(self.payload.outputs(batch, length))
+
+    def _sent(self, nbytes):
+        return self.latency_s + 8 * nbytes / self.link.bandwidth_bps
