@@ -14,6 +14,7 @@ from prism.contest import Step, StepResult, run_step
 from prism.core import Objective, Plan
 from prism.perfmap import PerformanceMap
 from prism.profiler import Profiler, Progress, Settings
+from prism.profiler.points import plans_together
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 # Mbit/s and images per request: a link that comes and goes, requests small and large.
 TRACE = ((100, 1), (100, 16), (20, 16), (5, 2), (20, 8), (300, 2), (300, 16), (50, 12))
 LATENCY = "3ms"
-MAX_ACCURACY_DROP = 0.02
 Tell = Callable[[str, int, int], None]
 _SETTINGS = Settings(batches=(1, 4, 16), segments=(10,), passes=110, held_out=4)
 ROUNDS = 3
@@ -47,27 +47,30 @@ class Stream:
 def stream(
     cluster: Cluster,
     model: DistributedModel,
-    plans: Sequence[Plan],
     images: torch.Tensor,
+    objective: Objective,
     tell: Tell,
     trace: Sequence[tuple[float, int]] = TRACE,
     rounds: int = ROUNDS,
 ) -> Stream:
-    """Profile, then let the planner and every fixed plan take turns along a trace.
+    """Profile, then let the planner and fixed plans take turns along a trace.
+
+    Fixed are `local` and the plans on several nodes that a profile measures, in equal parts; the
+    planner may use all that it knows.
 
     Args:
         cluster: with an emulated link.
         model: loaded on it, with an accuracy table.
-        plans: those that are run as fixed policies; the planner may use all that it knows.
         images: uint8 pixels, at least as many as the largest request.
+        objective: what the planner is told.
         tell: told what is being done, how many steps it has, and how many are done.
         trace: Mbit/s and images per request, step by step.
         rounds: measured requests of each contender in every step.
     """
     perf = _profile(cluster, model, tell)
-    objective = Objective("latency", MAX_ACCURACY_DROP)
     model.use_map(perf, objective=objective)
-    fixed = [plan for plan in plans if plan.shape in perf.by_shape or plan.strategy == "batch"]
+    alike = [1.0] * len(cluster.nodes)
+    fixed = [Plan(), *plans_together(model.info.shape, _SETTINGS.segments, alike)]
     results = []
     for number, (mbps, batch) in enumerate(trace):
         step = Step(f"{mbps:g}mbit,{LATENCY}", mbps * 1e6, min(batch, len(images)))

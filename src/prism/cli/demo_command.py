@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from prism.cli import output
 from prism.cli.arguments import check_at_least
 from prism.cli.demo_stream import print_stream, stream_report
+from prism.core import Metric, Objective, Plan, default_node_name
 from prism.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
-    from prism.core import Plan
     from prism.demo import PlanResult
     from prism.stream import Stream
 
@@ -30,6 +30,15 @@ def demo(
     nodes: Annotated[int, typer.Option(help="Node processes to start.")] = 2,
     link: Annotated[str, typer.Option(help="The emulated link between them.")] = "100mbit,3ms",
     images: Annotated[int, typer.Option(help="Images to run, at most 400.")] = 400,
+    plan: Annotated[
+        str, typer.Option(help="auto: compare all, then adapt; or one plan to compare with local.")
+    ] = "auto",
+    objective: Annotated[
+        str, typer.Option(help="What adapting is for: latency, energy or edp.")
+    ] = "latency",
+    max_accuracy_drop: Annotated[
+        float, typer.Option(help="What adapting may cost: 0.02 = 2 points.")
+    ] = 0.02,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Profile, compare and adapt on this machine: the digits model on images it never saw.
@@ -42,21 +51,33 @@ def demo(
     check_at_least(2, {"--nodes": nodes})
     check_at_least(1, {"--images": images})
     shape = str(LinkShape.parse(link))
-
-    from prism.demo import plans_for
-
+    goal = Objective(cast(Metric, objective), max_accuracy_drop) if plan == "auto" else None
+    plans = _plans(plan, nodes)
     pixels, labels = _held_out(images)
-    plans = plans_for(nodes)
-    results, stream = _run_both(plans, shape, pixels, labels)
-    report = {**_report(nodes, shape, results), "stream": stream_report(stream)}
+    results, stream = _run_both(plans, nodes, shape, pixels, labels, goal)
+    report = _report(nodes, shape, results)
+    if stream:
+        report["stream"] = stream_report(stream)
     if as_json:
         output.print_json(report)
         return
     _print_table(results)
     for line in [*_notes(report), *_findings(results)]:
         print(line)
-    print_stream(stream)
+    if stream:
+        print_stream(stream)
     print(json.dumps(report))
+
+
+def _plans(plan: str, nodes: int) -> Sequence[Plan]:
+    """Return the plans to compare, one node's first."""
+    from prism.demo import plans_for
+
+    if plan == "auto":
+        return plans_for(nodes)
+    named = Plan.parse(plan)
+    named.on([default_node_name(index) for index in range(nodes)])
+    return (Plan(), named)
 
 
 def _held_out(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,8 +94,14 @@ def _held_out(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _run_both(
-    plans: Sequence[Plan], link: str, pixels: torch.Tensor, labels: torch.Tensor
-) -> tuple[list[PlanResult], Stream]:
+    plans: Sequence[Plan],
+    nodes: int,
+    link: str,
+    pixels: torch.Tensor,
+    labels: torch.Tensor,
+    goal: Objective | None,
+) -> tuple[list[PlanResult], Stream | None]:
+    """Compare the plans; with a goal, go on to the stream."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -83,7 +110,6 @@ def _run_both(
     from prism.digits import model_path
     from prism.stream import stream
 
-    nodes = max(plan.size for plan in plans)
     output.quiet_libraries()
     with output.progress(f"starting {nodes} nodes"):
         cluster = local_cluster(nodes, threads=1, link=link)
@@ -98,7 +124,7 @@ def _run_both(
             def tell(doing: str, total: int, done: int) -> None:
                 progress.update(task, description=doing, total=total, completed=done)
 
-            return results, stream(cluster, model, plans, pixels, tell)
+            return results, stream(cluster, model, pixels, goal, tell) if goal else None
 
 
 def _report(nodes: int, link: str, results: Sequence[PlanResult]) -> dict[str, Any]:
