@@ -15,6 +15,10 @@ PLAIN = [
     "prism.partition",
     "prism.perfmap",
     "prism.transport.link",
+    "prism.energy",
+    "prism.planner",
+    "prism.cluster.membership",
+    "prism.cli",
 ]
 PROBE = """
 import importlib, json, sys

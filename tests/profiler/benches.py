@@ -41,8 +41,8 @@ class LawfulBench:
         self.identity = ClusterIdentity(
             "abc",
             tuple(
-                NodeInfo(f"node{index}", "board", "2.13.0", "5.23.0", "float32", threads)
-                for index in range(len(speeds))
+                NodeInfo(f"node{index}", f"board {speed:g}", "2.13", "5.23", "float32", threads)
+                for index, speed in enumerate(speeds)
             ),
         )
         self.model, self.lengths = model, lengths

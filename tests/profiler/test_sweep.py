@@ -89,6 +89,11 @@ def test_unequal_nodes_get_parts_in_proportion(path):
     assert choice.strategy == "batch" and choice.shares == tuple(sorted(choice.shares)[::-1])
 
 
+def test_nodes_of_one_kind_get_equal_parts_however_noisy(path):
+    perf = profile(LawfulBench((1.0, 1.0), noise=0.9), path)
+    assert all(not Plan.parse(shape).shares for shape in perf.by_shape)
+
+
 def test_plans_warm_up_once_and_then_take_turns(path):
     bench = LawfulBench()
     profile(bench, path)

@@ -113,13 +113,8 @@ class Profiler:
             notebook.save()
 
         save()
-        smallest = (min(self._settings.batches),), (min(self._bench.lengths),)
-        alone = points_for(self._alone, *smallest)[0]
-        self._measure(alone, self._runs, notebook, save)
-        # The least of some runs is what a node can do; the rest is what disturbed it.
-        self._choose_points(
-            [min(run.compute_s for run in notebook.records(point)) for point in alone]
-        )
+        if not self._nodes_alike():
+            self._choose_points(self._measure_alone(notebook, save))
         for group in self._groups:
             self._measure(group, self._runs, notebook, save)
         perf = self._map(notebook)
@@ -133,6 +128,19 @@ class Profiler:
         )
         notebook.finish(perf, self._path)
         return perf
+
+    def _nodes_alike(self) -> bool:
+        """Whether all nodes are of one kind: any difference in their times is noise then."""
+        nodes = self._bench.identity.nodes
+        return len({(node.hardware, node.threads) for node in nodes}) == 1
+
+    def _measure_alone(self, notebook: Notebook, save: Callable[[], None]) -> list[float]:
+        """Return how long the smallest work takes on each node, the head first."""
+        smallest = (min(self._settings.batches),), (min(self._bench.lengths),)
+        alone = points_for(self._alone, *smallest)[0]
+        self._measure(alone, self._runs, notebook, save)
+        # The least of some runs is what a node can do; the rest is what disturbed it.
+        return [min(run.compute_s for run in notebook.records(point)) for point in alone]
 
     def _measure(
         self,
