@@ -106,7 +106,9 @@ def test_nodes_killed_in_the_middle_of_an_exchange_the_first_one_too(fleet):
     killing = later(1.2, fleet.signal, "node1", signal.SIGKILL)
     record = fleet.ask("seq:3:full", 9)
     killing.join()
-    assert (record.outcome, str(record.plan)) == ("recovered", "seq:node0+node2:full")
+    assert record.outcome == "recovered"
+    # Together with the one that is left if the deadline allows, else alone.
+    assert str(record.plan) in ("seq:node0+node2:full", "local@node0")
     assert fleet.cluster.nodes == ("node0", "node2")
     killing = later(0.8, fleet.signal, "node0", signal.SIGKILL)
     record = fleet.ask("seq:2:full", 9)
