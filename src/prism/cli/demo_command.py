@@ -1,4 +1,4 @@
-"""`prism demo`: is it true here? The model in the package, under every plan, in about a minute."""
+"""`prism demo`: is it true here? The model in the package, under every plan, in two minutes."""
 
 from __future__ import annotations
 
