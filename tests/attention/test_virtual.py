@@ -18,7 +18,6 @@ def entered(sizes, real, causal, full=False):
         lag=0,
         wire=torch.float32,
         causal=causal,
-        rotary=False,
         real_BN=real,
     )
     rows = sum(map(sum, sizes))
@@ -84,7 +83,6 @@ def test_lag_shows_the_means_of_the_block_before():
         lag=1,
         wire=torch.float32,
         causal=False,
-        rotary=False,
         real_BN=None,
     )
     inputs = [torch.randn(1, 4, 2) for _ in range(4)]

@@ -38,7 +38,6 @@ class VirtualPass(ForwardPass):
         lag: int,
         wire: torch.dtype,
         causal: bool,
-        rotary: bool,
         real_BN: torch.Tensor | None,
     ) -> None:
         self._sizes_for = sizes_for
@@ -46,7 +45,6 @@ class VirtualPass(ForwardPass):
         self._lag = lag
         self._wire = wire
         self._causal = causal
-        self._rotary = rotary
         self._real_BN = real_BN
         self._means: dict[int, torch.Tensor] = {}
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from prism.cluster import control, tensors
 from prism.cluster.deadlines import Deadline
-from prism.cluster.emulated import EmulatedLink, wait_until
+from prism.cluster.emulated import EmulatedLink
 from prism.cluster.head import Call, Head
 from prism.core import Plan, RunRecord
 from prism.partition import rows
+from prism.transport.link import wait_until
 
 
 @dataclass(frozen=True, slots=True)

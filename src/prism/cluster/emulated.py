@@ -52,9 +52,3 @@ class EmulatedLink:
         if shape.shared != self.shape.shared:
             raise ConfigError(f"link {text!r}: whether the medium is shared cannot change")
         self.medium.reshape(shape)
-
-
-def wait_until(moment_s: float) -> None:
-    """Return at `moment_s` on `time.monotonic()`, when an emulated message has arrived."""
-    while (left_s := moment_s - time.monotonic()) > 0:
-        time.sleep(left_s)

@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 
 from prism.cluster import control
-from prism.cluster.emulated import EmulatedLink, wait_until
+from prism.cluster.emulated import EmulatedLink
 from prism.cluster.head import Head
+from prism.transport.link import wait_until
 
 _TIMEOUT_S = 60.0
 

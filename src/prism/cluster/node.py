@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prism.cluster import control, tensors
-from prism.cluster.emulated import EmulatedLink, wait_until
+from prism.cluster.emulated import EmulatedLink
 from prism.cluster.hardware import address_towards, facts_of, pick_device
 from prism.cluster.keys import Secret
 from prism.cluster.line import Ended, Line, Rejoined
@@ -23,6 +23,7 @@ from prism.models.load import load
 from prism.runtime.engine import Engine
 from prism.transport.base import Transport
 from prism.transport.gloo import GlooTransport, connect_store, epoch_store
+from prism.transport.link import wait_until
 from prism.transport.measure import exchange_times
 from prism.transport.shaped import ShapedTransport
 

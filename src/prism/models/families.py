@@ -17,7 +17,6 @@ from prism.core import ModelShape
 from prism.errors import UnsupportedModel
 
 Projection = Literal["separate", "fused_conv1d"]
-Rows = Literal["all", "first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +52,6 @@ class Family:
     first_row_classes: tuple[str, ...] = ()
     tail_rows: bool = False
     image_tokens: int = 0
-
-    @property
-    def exchanges_inputs(self) -> bool:
-        """Whether block inputs are exchanged, not projected keys and values."""
-        return not self.rotary
 
 
 def _clip(name: str, image_tokens: int = 0, causal: bool = False) -> Family:

@@ -50,7 +50,6 @@ def virtual(
         lag=plan.lag,
         wire=WIRE_DTYPES[plan.wire],
         causal=family.causal,
-        rotary=family.rotary,
         real_BN=None if attention_mask is None else attention_mask.bool(),
     )
     with attached(model, family, forward_pass):

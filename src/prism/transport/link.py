@@ -15,6 +15,7 @@ import random
 import re
 import struct
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -293,3 +294,12 @@ class Medium:
         if not self._file.closed:
             self._file.close()
             os.close(self._fd)
+
+
+def wait_until(moment_s: float) -> None:
+    """Return at `moment_s` on `time.monotonic()`, when an emulated frame has arrived.
+
+    No spinning for the last microseconds: the emulated nodes share this machine's cores.
+    """
+    while (left_s := moment_s - time.monotonic()) > 0:
+        time.sleep(left_s)

@@ -16,7 +16,7 @@ import torch
 
 from prism.errors import ClusterError, DeadlineExceeded
 from prism.transport.base import Counters, Handle, Transport
-from prism.transport.link import LinkShape, Medium
+from prism.transport.link import LinkShape, Medium, wait_until
 
 STAMP_BYTES = 8
 
@@ -119,7 +119,7 @@ class ShapedHandle:
         arrivals = {owner.arrival(frame): peer for peer, frame in self._receive.items()}
         last = max(arrivals, default=-math.inf)
         begun = time.monotonic()
-        _sleep_until(min(last, deadline))
+        wait_until(min(last, deadline))
         owner.counters.comm_s += time.monotonic() - begun
         if last > deadline:
             owner.expire()
@@ -129,9 +129,3 @@ class ShapedHandle:
             )
         owner.counters.bytes_received -= STAMP_BYTES * len(self._receive)
         self._receive = {}
-
-
-def _sleep_until(moment: float) -> None:
-    # No spinning for the last microseconds: the emulated nodes share this machine's cores.
-    while (left_s := moment - time.monotonic()) > 0:
-        time.sleep(left_s)
