@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 import prism
-from prism.cluster.bench import ClusterBench
-from prism.contest import Step, StepResult, run_step, summary, totals
-from prism.core import Plan
+from prism.api.profiling import ClusterBench
+from prism.bench.contest import Step, StepResult, run_step, summary, totals
 from prism.models.synthetic import synthetic_inputs
 from prism.perfmap import PerformanceMap
+from prism.plan import Plan
 from prism.profiler import Profiler, Progress, Settings
 
 PROFILED_AT = "100mbit,3ms"

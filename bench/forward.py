@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 import prism
-from prism.cluster.session import DistributedModel
-from prism.core import RunRecord
+from prism.api.cluster import DistributedModel
 from prism.models.inputs import prepare
 from prism.models.load import load
+from prism.record import RunRecord
 
 PLANS = ("local", "batch:2", "seq:2:full", "seq:2:L10:f16", "seq:2:L10:lag1:f16")
 PLAIN = "plain transformers"

@@ -30,12 +30,12 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, ViTConfig, ViTForImageClassification
 
-from prism import digits
-from prism.core import Plan
-from prism.models.accuracy import wilson_interval
+from prism.demo import digits
+from prism.fidelity.accuracy import wilson_interval
 from prism.models.load import fingerprint, load
 from prism.models.pixels import Normalisation
 from prism.models.virtual import virtual
+from prism.plan import Plan
 
 BATCH = 32
 VALIDATION = 100

@@ -10,14 +10,15 @@ ROOT = Path(__file__).parents[1]
 # What decides must start fast and run without the heavy libraries.
 PLAIN = [
     "prism",
-    "prism.core",
+    "prism.plan",
+    "prism.record",
     "prism.errors",
-    "prism.partition",
+    "prism.partition.spans",
     "prism.perfmap",
-    "prism.transport.link",
+    "prism.emulation.link",
     "prism.energy",
     "prism.planner",
-    "prism.cluster.membership",
+    "prism.control.membership",
     "prism.cli",
 ]
 PROBE = """

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism.core import ModelShape, Plan, RunRecord
 from prism.errors import MapError
 from prism.perfmap import (
     Accuracy,
@@ -24,6 +23,8 @@ from prism.perfmap import (
     Surface,
     load_example,
 )
+from prism.plan import ModelShape, Plan
+from prism.record import RunRecord
 
 MODEL = ModelShape("vit", 12, 768, 768, False, False, 197)
 NODE = NodeInfo("nano1", "board", "2.13.0", "5.23.0", "float32", 4)
@@ -126,7 +127,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         (("nodes",), {"a": 1}, "nodes must be a list"),
         (("nodes", 0, "threads"), 0, "threads"),
         (("payload", "input_bytes"), -4, "input_bytes"),
-        (("measurements", 0, "plan"), "seq:2", "lacks its segments"),
+        (("measurements", 0, "plan"), "seq:2", "lacks its means"),
         (("measurements", 1, "plan"), "seq:nano1+nano2:L10", "plan's shape"),
         (("measurements", 0, "batch"), 1.5, "batch"),
         (("measurements", 0, "total_s"), {"median": -1}, "median"),
@@ -229,7 +230,7 @@ def test_the_same_cluster_passes():
         ("xyz", ("nano1", "nano2"), "model is xyz, the map has abc"),
         ("abc", ("nano1",), "the cluster lacks nano2"),
         ("abc", ("nano1", "nano2", "pi"), "the map lacks pi"),
-        ("abc", ("nano2", "nano1"), "the head is nano2, the map has nano1"),
+        ("abc", ("nano2", "nano1"), "the first node is nano2, the map has nano1"),
     ],
 )
 def test_another_model_or_node_set_is_refused(model_hash, nodes, difference):

@@ -14,12 +14,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from prism.core import LinkState, Objective, Plan, RunRecord
 from prism.errors import PrismError
+from prism.plan import Objective, Plan
+from prism.record import LinkState, RunRecord
 
 if TYPE_CHECKING:
-    from prism.cluster.session import Cluster, DistributedModel
-    from prism.cluster.start import connect, local_cluster
+    from prism.api.cluster import Cluster
+    from prism.api.model import DistributedModel
+    from prism.api.open import connect, local_cluster
     from prism.models.virtual import virtual
 
 __version__ = "0.1.0"
@@ -37,10 +39,10 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Cluster": "prism.cluster.session",
-    "DistributedModel": "prism.cluster.session",
-    "connect": "prism.cluster.start",
-    "local_cluster": "prism.cluster.start",
+    "Cluster": "prism.api.cluster",
+    "DistributedModel": "prism.api.model",
+    "connect": "prism.api.open",
+    "local_cluster": "prism.api.open",
     "virtual": "prism.models.virtual",
 }
 

@@ -8,11 +8,11 @@ import psutil
 import pytest
 from tests.cli.commands import call
 
-from prism.contest import ADAPTIVE, ORACLE
-from prism.core import Plan
-from prism.demo import BATCH, plans_for
-from prism.digits import accuracy_table
-from prism.stream import stream
+from prism.bench.contest import ADAPTIVE, ORACLE
+from prism.demo.comparison import BATCH, plans_for
+from prism.demo.digits import accuracy_table
+from prism.demo.stream import stream
+from prism.plan import Plan
 
 MAX_ACCURACY_DROP = 0.02
 # The demo's own trace takes a minute and more, most of it full exchange on slow links.
@@ -20,7 +20,7 @@ TRACE = ((300, 16), (20, 1), (20, 4))
 
 
 def test_the_demo_compares_adapts_and_ends_with_one_json_line(monkeypatch, capsys):
-    monkeypatch.setattr("prism.stream.stream", partial(stream, trace=TRACE, rounds=1))
+    monkeypatch.setattr("prism.demo.stream.stream", partial(stream, trace=TRACE, rounds=1))
     before = set(psutil.Process().children(recursive=True))
     result = call(monkeypatch, capsys, "demo", "--images", BATCH + 4, "--link", "1gbit,1ms")
     assert result.code == 0, result.err

@@ -12,9 +12,10 @@ import pytest
 from tests.planner.clusters import make_map
 
 from prism.cli import main
-from prism.core import LinkState, Plan
 from prism.perfmap import HeldOut, PerformanceMap
+from prism.plan import Plan
 from prism.planner import CostModel, decide
+from prism.record import LinkState
 
 PAPER = ("--map", "paper")
 AS_PUBLISHED = ("--allow", "local", "--allow", "seq:2:full", "--allow", "seq:2:L10")
@@ -204,7 +205,7 @@ def test_a_plot_is_drawn(ask, tmp_path):
         ("--allow batch:4", "batch:4 needs 4 nodes"),
         ("--batch 0", "--batch must be at least 1, not 0"),
         ("--length 198", "--length must lie in 1..197"),
-        ("--alive node1", "head node0, not node1"),
+        ("--alive node1", "first node0, not node1"),
         ("--alive node0 --alive node7", "node7 is not in the map"),
         ("--sweep time", "--sweep 'time' is not understood"),
         ("--sweep batch=9..1", "not 9..1"),

@@ -13,8 +13,9 @@ from tests.cli.commands import call, spawn
 from transformers import T5Config, ViTConfig
 
 import prism
-from prism.core import Plan, RunRecord
 from prism.perfmap import Measurement, PerformanceMap
+from prism.plan import Plan
+from prism.record import RunRecord
 
 OLD = b"what was measured last year"
 LINK = "50mbit,10ms"
@@ -56,7 +57,7 @@ def started(monkeypatch, cluster):
         asked.append({"nodes": nodes, **options})
         return nullcontext(cluster)
 
-    monkeypatch.setattr("prism.cluster.start.local_cluster", give)
+    monkeypatch.setattr("prism.api.open.local_cluster", give)
     return asked
 
 
@@ -186,7 +187,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2_without_a_node(
     models, tmp_path, monkeypatch, capsys, arguments, sentence
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("prism.cluster.start.NodeProcess", refuse)
+    monkeypatch.setattr("prism.api.open.NodeProcess", refuse)
     places = {"models": models, "vit": f"random:{models / 'vit'}"}
     filled = [argument.format(**places) for argument in arguments]
     result = call(monkeypatch, capsys, "profile", *filled, "--json")

@@ -72,8 +72,8 @@ def no_nodes(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("nodes were started for a request that cannot run")
 
-    monkeypatch.setattr("prism.cluster.start.local_cluster", refuse)
-    monkeypatch.setattr("prism.cluster.start.connect", refuse)
+    monkeypatch.setattr("prism.api.open.local_cluster", refuse)
+    monkeypatch.setattr("prism.api.open.connect", refuse)
 
 
 def test_several_nodes_answer_with_one_json_document_on_stdout(models, files):
@@ -231,13 +231,13 @@ def test_bad_input_is_one_sentence_and_exit_code_2_without_a_node(
 def test_a_cluster_file_says_how_many_nodes_there_are(
     models, files, tmp_path, monkeypatch, capsys, no_nodes
 ):
-    (tmp_path / "cluster.yaml").write_text("nodes: [desk, pi]\nhost: 127.0.0.1\n")
+    (tmp_path / "cluster.yaml").write_text("nodes: [handler, pi]\nhost: 127.0.0.1\n")
     result = call(
         *(monkeypatch, capsys, "run", f"random:{models / 'vit'}", "--input", files / "a.png"),
         *("--cluster", tmp_path / "cluster.yaml", "--plan", "seq:3:full"),
     )
     assert result.code == 2
-    assert "needs 3 nodes, the cluster has 2 (desk, pi)" in result.err
+    assert "needs 3 nodes, the cluster has 2 (handler, pi)" in result.err
 
 
 def test_a_plan_that_names_a_node_gets_as_many_nodes_as_that_needs(
@@ -249,7 +249,7 @@ def test_a_plan_that_names_a_node_gets_as_many_nodes_as_that_needs(
         started.append(nodes)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("prism.cluster.start.local_cluster", note)
+    monkeypatch.setattr("prism.api.open.local_cluster", note)
     model = f"random:{models / 'vit'}"
     for plan in ("local", "local@node2", "batch:4"):
         call(monkeypatch, capsys, "run", model, "--input", files / "a.png", "--plan", plan)

@@ -160,7 +160,7 @@ def exchanged_bytes(record, batch):
     """Return by the paper's formula what one node sends to one other, all blocks together."""
     wire = 2 if record.plan.wire == "float16" else 4
     exchanges = BLOCKS - 1 - record.plan.lag
-    return exchanges * record.plan.segments * WIDTH * batch * wire
+    return exchanges * record.plan.means * WIDTH * batch * wire
 
 
 @pytest.mark.parametrize("plan", ["seq:3:L2", "seq:3:L3:lag1", "seq:2:L2:f16", "seq:3:L2:lag1:f16"])

@@ -4,7 +4,7 @@ import pytest
 from tests.energy.boards import HandClock
 
 from prism.energy import EnergyMeter
-from prism.energy.model import NoReader, PowerModel
+from prism.energy.power_model import NoReader, PowerModel
 from prism.errors import ConfigError, InputError
 
 

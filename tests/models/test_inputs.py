@@ -7,11 +7,11 @@ import pytest
 import torch
 from tests.families import BY_NAME, WORDS
 
-from prism.core import Plan
 from prism.errors import PlanError, RequestError
 from prism.models.inputs import check_inputs, check_plan, main_input, prepare
 from prism.models.load import adopt
 from prism.models.pixels import Normalisation
+from prism.plan import Plan
 
 IDS = torch.tensor([[3, 4, 5], [6, 7, 8]])
 PIXELS = torch.zeros(2, 3, 16, 16)

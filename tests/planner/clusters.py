@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from prism.core import LinkState, ModelShape, Plan
 from prism.perfmap import Accuracy, MapLink, Measurement, NodeInfo, Payload, PerformanceMap, Stat
-from prism.planner.exchange import cover_s, exchange_bytes, exchange_count, transfer_s
+from prism.plan import ModelShape, Plan
+from prism.planner.traffic import cover_s, exchange_bytes, exchange_count, transfer_s
+from prism.record import LinkState
 
 MODEL = ModelShape("vit", 12, 768, 768, False, False, 197)
 LENGTH = 197

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.planner.clusters import LENGTH, LINK, SHAPES, Truth, make_map
 
-from prism.core import LinkState, Plan
 from prism.errors import MapError, PlanError
 from prism.perfmap import Measurement, PerformanceMap, Stat
+from prism.plan import Plan
 from prism.planner import CostModel
+from prism.record import LinkState
 
 PAPER = ("local", "seq:2:full", "seq:2:L10")
 
@@ -101,8 +102,8 @@ def test_energy_follows_time_and_adds_up_over_the_nodes_of_a_split():
         ("seq:2:L11", 1, LENGTH, "not measured"),
         ("seq:3:L10", 1, 2, "too few"),
         ("batch:2", 1, LENGTH, "too few rows"),
-        ("local@pi", 1, LENGTH, "alone"),
-        ("seq:node0+pi:L10", 1, LENGTH, "not measured"),
+        ("local@pi", 1, LENGTH, "names pi"),
+        ("seq:node0+pi:L10", 1, LENGTH, "names pi"),
     ],
 )
 def test_what_is_not_covered_is_refused(text, batch, length, reason):

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.planner.clusters import LENGTH, LINK, Truth, make_map
 
-from prism.core import LinkState, Plan, RunRecord
 from prism.errors import InputError
 from prism.perfmap import MapLink, PerformanceMap
+from prism.plan import Plan
 from prism.planner import CostModel, LinkEstimate, LinkSample, decide
+from prism.record import LinkState, RunRecord
 
 START = LinkEstimate(LinkState(100e6, 0.001, measured_at_s=0.0))
 

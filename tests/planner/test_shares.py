@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.planner.clusters import LENGTH, LINK, Truth, make_map, replace_measurements
 
-from prism.core import LinkState, Plan
 from prism.perfmap import Measurement, Stat
+from prism.plan import Plan
 from prism.planner import CostModel, decide, solve_shares
+from prism.record import LinkState
 
 
 def curve(steps):
@@ -46,7 +47,7 @@ def test_a_slow_helper_gets_fewer_rows_and_a_hopeless_one_none():
     model = CostModel(replace_measurements(perf, *perf.measurements, *slow))
     link = LinkState(1e9, 0.0001)
     decision = decide(model, 9, LENGTH, link)
-    assert decision.choice == Plan("batch", ("node0", "node1"), (6.0, 3.0))
+    assert decision.choice == Plan("batch", count=2, shares=(6.0, 3.0))
     equal = next(c for c in decision.candidates if c.plan == Plan.parse("batch:2"))
     assert decision.predicted_s < equal.predicted_s
 

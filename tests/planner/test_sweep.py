@@ -6,10 +6,11 @@ from itertools import pairwise
 import pytest
 from tests.planner.clusters import LENGTH, make_map
 
-from prism.core import LinkState, Plan
 from prism.errors import InputError
 from prism.perfmap import PerformanceMap
+from prism.plan import Plan
 from prism.planner import CostModel, crossover_bps, decide, sweep_bandwidth, sweep_batch
+from prism.record import LinkState
 
 LOCAL, L10 = Plan(), Plan.parse("seq:2:L10")
 

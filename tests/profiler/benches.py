@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from prism.core import ModelShape, RunRecord
-from prism.partition import rows, spans
+from prism.partition.spans import rows, spans
 from prism.perfmap import Accuracy, ClusterIdentity, MapLink, NodeInfo, Payload
-from prism.planner.exchange import exchange_bytes, exchange_count, transfer_s
-from prism.transport.link import LinkTimes
+from prism.plan import ModelShape
+from prism.planner.traffic import exchange_bytes, exchange_count, transfer_s
+from prism.profiler.linkfit import LinkTimes
+from prism.record import RunRecord
 
 VIT = ModelShape("vit", 12, 768, 768, causal=False, rotary=False, max_length=197)
 LLAMA = ModelShape("llama", 12, 768, 256, causal=True, rotary=True, max_length=512)
@@ -61,8 +62,8 @@ class LawfulBench:
         rng = random.Random(f"{point} {Counter(self.log)[point]}")
         factor = rng.uniform(1 - self._noise, 1 + self._noise)
         parts = {name: part * factor for name, part in self._parts(plan, batch, length).items()}
-        named = plan.on([node.name for node in self.identity.nodes])
-        return RunRecord(named.nodes[0], named, batch, length, sum(parts.values()), **parts)
+        nodes = plan.place([node.name for node in self.identity.nodes])
+        return RunRecord(nodes[0], plan, batch, length, sum(parts.values()), **parts)
 
     def link_times(self, sizes, repeats):
         copies = len(self._speeds) - 1
@@ -72,7 +73,7 @@ class LawfulBench:
 
     def _parts(self, plan, batch, length):
         names = [node.name for node in self.identity.nodes]
-        nodes = [names.index(name) for name in plan.on(names).nodes]
+        nodes = [names.index(name) for name in plan.place(names)]
         if plan.strategy == "batch":
             counts = [span.size for span in rows(batch, plan.size, plan.shares)]
             ends_s = [self._alone(n, count, length) for n, count in zip(nodes, counts, strict=True)]

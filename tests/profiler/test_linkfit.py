@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism.profiler.linkfit import fit_line, fit_link
-from prism.transport.link import LinkTimes
+from prism.profiler.linkfit import LinkTimes, fit_line, fit_link
 
 SIZES = (1_000, 16_000, 64_000, 128_000)
 

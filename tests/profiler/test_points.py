@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism.core import ModelShape, Plan
 from prism.errors import InputError
+from prism.plan import ModelShape, Plan
 from prism.profiler.points import (
     Settings,
     balanced_shares,
@@ -49,7 +49,7 @@ def test_shares_are_valid_and_follow_speed(seconds):
     if not shares:
         assert max(seconds) < 1.25 * min(seconds)
         return
-    Plan("sequence", tuple(f"n{i}x" for i in range(len(seconds))), shares)
+    Plan("sequence", count=len(seconds), shares=shares)
     order = sorted(range(len(seconds)), key=seconds.__getitem__)
     assert [shares[i] for i in order] == sorted(shares, reverse=True)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from tests.profiler.benches import LLAMA, LawfulBench
 
-from prism.core import Plan
 from prism.errors import MapError
 from prism.perfmap import PerformanceMap
+from prism.plan import Plan
 from prism.planner import CostModel, decide
 from prism.profiler import Profiler, Settings
 

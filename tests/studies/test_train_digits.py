@@ -18,9 +18,9 @@ from studies.train_digits import (
 )
 from transformers import ViTConfig, ViTForImageClassification
 
-from prism.core import Plan
-from prism.models.accuracy import wilson_interval
+from prism.fidelity.accuracy import wilson_interval
 from prism.models.virtual import virtual
+from prism.plan import Plan
 
 PLANS = ["local", "seq:2:L2", "seq:3:L1:lag1", "seq:2:L3:lag1:f16", "seq:2:L2:shares=3/1"]
 

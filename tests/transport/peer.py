@@ -11,10 +11,11 @@ import time
 
 import torch
 
+from prism.emulation.link import LinkShape
+from prism.emulation.medium import Medium
+from prism.emulation.shaped import ShapedTransport
 from prism.errors import ClusterError
 from prism.transport.gloo import GlooTransport, connect_store, epoch_store
-from prism.transport.link import LinkShape, Medium
-from prism.transport.shaped import ShapedTransport
 from prism.transport.staging import WIRE_DTYPES, Staging
 
 SIZE = 3

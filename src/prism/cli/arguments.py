@@ -14,7 +14,7 @@ def model_source(text: str) -> str:
     """Return what a MODEL argument stands for: `digits` is the model in the package."""
     if text != BOXED_MODEL:
         return text
-    from prism.digits import model_path
+    from prism.demo.digits import model_path
 
     return str(model_path())
 

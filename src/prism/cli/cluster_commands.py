@@ -20,14 +20,17 @@ def keygen(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("cluster.key"),
 ) -> None:
     """Make a cluster secret; copy it to every node."""
-    from prism.cluster.keys import generate, save
+    from prism.control.keys import generate, save
 
     save(generate(), path)
     print(f"wrote {path}; copy it to every node, and keep it secret")
 
 
 def node(
-    head: Annotated[str, typer.Option(help="The head's address, tcp://HOST:PORT.")],
+    coordinator: Annotated[
+        str,
+        typer.Option("--coordinator", "--head", help="The coordinator's address, tcp://HOST:PORT."),
+    ],
     name: Annotated[str, typer.Option(help="This node's name, unique in the cluster.")],
     secret: Annotated[Path, typer.Option(help="The cluster secret.")] = Path("cluster.key"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -42,22 +45,22 @@ def node(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
     scratch: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Serve as a node of the cluster whose head is at HEAD, and of its next head when it closes.
+    """Serve as a node of the cluster whose coordinator is there, and of the next one there.
 
     Ends with Ctrl-C or SIGTERM.
     """
-    from prism.cluster.control import host_and_port
-    from prism.cluster.keys import read
-    from prism.cluster.lifetime import Lifetime, leave
-    from prism.core import is_node_name
+    from prism.control.keys import read
+    from prism.control.messages import host_and_port
     from prism.errors import ConfigError
+    from prism.launch.lifetime import Lifetime, leave
+    from prism.plan import is_node_name
 
     if not is_node_name(name):
         raise ConfigError(
             f"{name!r} cannot name a node; use letters, digits and inner dots or dashes"
         )
     # What is wrong with the arguments is said before the slow imports.
-    host_and_port(head)
+    host_and_port(coordinator)
     key = read(secret)
     # Both before torch starts its threads, which inherit the cores and the blocked signals.
     pins = _pin(cores)
@@ -65,22 +68,22 @@ def node(
 
     import torch
 
-    from prism.cluster.emulated import EmulatedLink
-    from prism.cluster.node import Node, NodeConfig
+    from prism.emulation.place import EmulatedLink
+    from prism.node.program import Node, NodeConfig
 
     if threads is not None:
         torch.set_num_threads(threads)
     names = places.split(",") if places else []
     config = NodeConfig(
         name=name,
-        head=head,
+        coordinator=coordinator,
         secret=key,
         device=device,
         cores=pins,
         link=EmulatedLink.open(link, medium, names) if medium else None,
         home=names[0] if names else "",
         energy=energy,
-        outlives_head=parent is None,
+        outlives_coordinator=parent is None,
     )
     logging.basicConfig(format="%(message)s")
     logging.getLogger("prism").setLevel(logging.INFO)

@@ -11,14 +11,14 @@ import typer
 from prism.cli import output
 from prism.cli.arguments import check_at_least
 from prism.cli.demo_stream import print_stream, stream_report
-from prism.core import Metric, Objective, Plan, default_node_name
 from prism.errors import ConfigError
+from prism.plan import Metric, Objective, Plan, default_node_name
 
 if TYPE_CHECKING:
     import torch
 
-    from prism.demo import PlanResult
-    from prism.stream import Stream
+    from prism.demo.comparison import PlanResult
+    from prism.demo.stream import Stream
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def demo(
     First every plan answers all images. Then prism profiles the model, and the planner chooses
     for batches of changing size while the emulated link changes.
     """
-    from prism.transport.link import LinkShape
+    from prism.emulation.link import LinkShape
 
     check_at_least(2, {"--nodes": nodes})
     check_at_least(1, {"--images": images})
@@ -71,12 +71,12 @@ def demo(
 
 def _plans(plan: str, nodes: int) -> Sequence[Plan]:
     """Return the plans to compare, one node's first."""
-    from prism.demo import plans_for
+    from prism.demo.comparison import plans_for
 
     if plan == "auto":
         return plans_for(nodes)
     named = Plan.parse(plan)
-    named.on([default_node_name(index) for index in range(nodes)])
+    named.place([default_node_name(index) for index in range(nodes)])
     return (Plan(), named)
 
 
@@ -84,7 +84,7 @@ def _held_out(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return so many held-out images, spread evenly over all of them, and their digits."""
     import torch
 
-    from prism.digits import held_out
+    from prism.demo.digits import held_out
 
     pixels, labels = held_out()
     if count > len(labels):
@@ -105,10 +105,10 @@ def _run_both(
     from rich.console import Console
     from rich.progress import Progress
 
-    from prism.cluster.start import local_cluster
-    from prism.demo import compare, requests_for
-    from prism.digits import model_path
-    from prism.stream import stream
+    from prism.api.open import local_cluster
+    from prism.demo.comparison import compare, requests_for
+    from prism.demo.digits import model_path
+    from prism.demo.stream import stream
 
     output.quiet_libraries()
     with output.progress(f"starting {nodes} nodes"):
@@ -128,7 +128,7 @@ def _run_both(
 
 
 def _report(nodes: int, link: str, results: Sequence[PlanResult]) -> dict[str, Any]:
-    from prism.cluster.local import cores_for
+    from prism.launch.processes import cores_for
 
     return {
         "model": "digits",
@@ -201,8 +201,8 @@ def _notes(report: dict[str, Any]) -> list[str]:
         f"{report['nodes']} node processes on this machine, one thread each, {cores}; link "
         f"{report['link']['shape']}, {output.EMULATED}",
         "times are medians per request, from the call to its answer; (1.00x) = as fast as one node",
-        "of which: on the head; comm is waiting inside the model, other is sending the input and "
-        "waiting for answers, staging is copying between GPU and host (0 on CPUs)",
+        "of which: on the first node; comm is waiting inside the model, other is sending the input "
+        "and waiting for answers, staging is copying between GPU and host (0 on CPUs)",
     ]
     recovered = sum(plan["recovered"] for plan in report["plans"])
     if recovered:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from prism.cli import output
 
 if TYPE_CHECKING:
-    from prism.stream import Stream
+    from prism.demo.stream import Stream
 
 
 def stream_report(stream: Stream) -> dict[str, Any]:
     """Return the stream as plain data."""
-    from prism.contest import summary
+    from prism.bench.contest import summary
 
     return {
         "profile": {
@@ -32,7 +32,7 @@ def print_stream(stream: Stream) -> None:
     from rich import box
     from rich.table import Table
 
-    from prism.contest import ADAPTIVE, ORACLE, totals
+    from prism.bench.contest import ADAPTIVE, ORACLE, totals
 
     drop = f"{stream.objective.max_accuracy_drop:.0%}"
     print(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from prism.core import RunRecord
+    from prism.record import RunRecord
 
 _TABLE_WIDTH = 120
 EMULATED = "emulated on this machine, not a real network"

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from prism.core import LinkState, Metric, Objective, Plan
 from prism.errors import ConfigError, PlanError, RequestError
+from prism.plan import Metric, Objective, Plan
+from prism.record import LinkState
 
 if TYPE_CHECKING:
     from prism.perfmap import PerformanceMap
@@ -161,8 +162,8 @@ def _ask(
         ),
         objective,
         None if texts is None else tuple(dict.fromkeys(texts)),
-        # In whatever order they are named, the head stays the head.
-        tuple(sorted(dict.fromkeys(alive or names), key=lambda name: name != model.head)),
+        # In whatever order they are named, the first node stays the first node.
+        tuple(sorted(dict.fromkeys(alive or names), key=lambda name: name != model.first)),
         {
             "length": length_source,
             "bandwidth": "as measured" if bandwidth_bps is None else "given",
@@ -190,10 +191,9 @@ def _check_allowed(question: Question) -> None:
     """Refuse a plan in --allow that the map could not predict for any request."""
     for plan in question.allow or ():
         if plan != Plan():
-            named = plan.on(question.alive)
             rows, length = max(question.batch, plan.size), max(question.length, plan.size)
             try:
-                question.model.predict(named, rows, length, question.link)
+                question.model.predict(plan, rows, length, question.link)
             except PlanError as error:
                 shapes = ", ".join(question.map.by_shape)
                 raise PlanError(f"--allow: {error}; the map has {shapes}") from None
@@ -201,7 +201,7 @@ def _check_allowed(question: Question) -> None:
 
 def _quantity(option: str, text: str | None) -> float | None:
     """Read one bandwidth or latency with its unit, in bit/s or seconds."""
-    from prism.transport.link import LinkShape
+    from prism.emulation.link import LinkShape
 
     if text is None:
         return None
@@ -227,7 +227,7 @@ def _sweep(question: Question, text: str | None, plot: Path | None) -> Sweep | N
             raise ConfigError(f"--plot {plot} draws a sweep; add --sweep bandwidth or batch")
         return None
     if plot:
-        from prism.plots import check_target
+        from prism.bench.plots import check_target
 
         check_target(plot)
     match = _RANGE.fullmatch(text)
@@ -275,9 +275,9 @@ def _batches(low: str | None, high: str | None) -> range:
 
 
 def _draw(question: Question, sweep: Sweep, path: Path) -> None:
+    from prism.bench.plots import draw_sweep, trace
     from prism.cli.plan_view import asked
     from prism.planner import decide
-    from prism.plots import draw_sweep, trace
 
     def place(at: float) -> tuple[int, int, LinkState]:
         if sweep.axis == "batch":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prism.core import Plan
+from prism.plan import Plan
 from prism.planner import crossover_bps
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prism.cli.plan_published import published
-from prism.core import Plan
+from prism.plan import Plan
 
 if TYPE_CHECKING:
     from prism.cli.plan_command import Question
@@ -135,7 +135,7 @@ def _of(decision: Decision, plan: Plan) -> Candidate:
 
 
 def _elsewhere(question: Question, candidate: Candidate) -> bool:
-    return bool(set(candidate.plan.nodes) - {question.model.head})
+    return candidate.plan.size > 1 or bool(set(candidate.plan.nodes) - {question.model.first})
 
 
 def _no_rival(rivals: Sequence[Candidate]) -> str:

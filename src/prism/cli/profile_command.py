@@ -14,7 +14,7 @@ from prism.cli.arguments import check_at_least, check_local_only, model_source
 from prism.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prism.cluster.session import Cluster
+    from prism.api.cluster import Cluster
     from prism.perfmap import PerformanceMap
     from prism.profiler import Settings
 
@@ -95,7 +95,7 @@ def _open(
     link: str | None,
     energy: str | None,
 ) -> AbstractContextManager[Cluster]:
-    from prism.cluster.start import connect, local_cluster
+    from prism.api.open import connect, local_cluster
 
     if config is not None:
         return connect(config)
@@ -111,7 +111,7 @@ def _profile(
     from rich.progress import Progress as Bar
 
     import prism
-    from prism.cluster.bench import ClusterBench
+    from prism.api.profiling import ClusterBench
     from prism.profiler import Profiler, Progress
 
     with output.progress(f"loading {source}"):

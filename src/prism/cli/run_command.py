@@ -16,11 +16,12 @@ import typer
 
 from prism.cli import output
 from prism.cli.arguments import check_at_least, check_local_only, model_source
-from prism.core import WIRE_BYTES, Metric, Objective, Plan, RunRecord
 from prism.errors import ConfigError, ModelError, RequestError
+from prism.plan import WIRE_BYTES, Metric, Objective, Plan
+from prism.record import RunRecord
 
 if TYPE_CHECKING:
-    from prism.cluster.session import Cluster
+    from prism.api.cluster import Cluster
     from prism.models.load import ModelInfo
     from prism.perfmap import PerformanceMap
     from prism.planner import Decision
@@ -69,16 +70,16 @@ def run(
 ) -> None:
     """Run MODEL once on all inputs as one batch; print its answers and what they cost."""
     check_at_least(1, {"--nodes": nodes, "--threads": threads, "--top": top, "--repeat": repeat})
-    way = _way(plan, perf, objective, max_accuracy_drop)
-    place = _place(way, nodes, threads, link, cluster)
+    wanted = _wanted(plan, perf, objective, max_accuracy_drop)
+    place = _place(wanted, nodes, threads, link, cluster)
     paths = [*(inputs or ()), *(files or ())]
     _check_cheaply(paths, text or (), dtype)
     with output.progress(f"reading {model}"):
-        request = _prepare(model, paths, text or (), way.plan.on(place.names))
+        request = _prepare(model, paths, text or (), wanted.plan.on(place.names))
     with output.progress(f"starting {len(place.names)} nodes"):
         opened = place.open()
     with opened as live:
-        outcome = _repeated(live, request, way, dtype, repeat)
+        outcome = _repeated(live, request, wanted, dtype, repeat)
     report = _report(request, outcome, place, top, dtype)
     if as_json:
         output.print_json(report)
@@ -87,7 +88,7 @@ def run(
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class _Wanted:
     """How a request is to run: a named plan, or whatever a map makes of an objective."""
 
     plan: Plan
@@ -107,7 +108,7 @@ class _Way:
         return max([self.plan.size, *known])
 
 
-def _way(plan: str, perf: Path | None, objective: str, max_accuracy_drop: float) -> _Way:
+def _wanted(plan: str, perf: Path | None, objective: str, max_accuracy_drop: float) -> _Wanted:
     wanted = Objective(cast(Metric, objective), max_accuracy_drop)
     if plan != "auto":
         if perf is not None:
@@ -117,12 +118,12 @@ def _way(plan: str, perf: Path | None, objective: str, max_accuracy_drop: float)
                 f"--objective {objective} and --max-accuracy-drop {max_accuracy_drop:g} are for "
                 f"--plan auto, not {plan}; leave them out"
             )
-        return _Way(Plan.parse(plan))
+        return _Wanted(Plan.parse(plan))
     if perf is None:
         raise ConfigError("--plan auto needs --map; make one with prism profile")
     from prism.perfmap import PerformanceMap
 
-    return _Way(Plan(), PerformanceMap.load(perf), wanted)
+    return _Wanted(Plan(), PerformanceMap.load(perf), wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class _Place:
     config: Path | None
 
     def open(self) -> AbstractContextManager[Cluster]:
-        from prism.cluster.start import connect, local_cluster
+        from prism.api.open import connect, local_cluster
 
         if self.config is not None:
             return connect(self.config)
@@ -143,22 +144,22 @@ class _Place:
 
 
 def _place(
-    way: _Way, nodes: int | None, threads: int | None, link: str | None, config: Path | None
+    wanted: _Wanted, nodes: int | None, threads: int | None, link: str | None, config: Path | None
 ) -> _Place:
-    from prism.core import default_node_name
-    from prism.transport.link import LinkShape
+    from prism.emulation.link import LinkShape
+    from prism.plan import default_node_name
 
     if config is None:
         shape = LinkShape.parse(link or "none")
-        count = nodes or way.nodes
+        count = nodes or wanted.nodes
         names = tuple(default_node_name(index) for index in range(count))
         place = _Place(names, threads, str(shape), None)
     else:
-        from prism.cluster.config import read_config
+        from prism.launch.cluster_file import read_config
 
         check_local_only(config, {"--nodes": nodes, "--threads": threads, "--link": link})
         place = _Place(read_config(config).nodes, None, "none", config)
-    way.plan.on(place.names)
+    wanted.plan.on(place.names)
     return place
 
 
@@ -236,15 +237,17 @@ class _Outcome:
         return sorted(self.records, key=lambda each: each.total_s)[len(self.records) // 2]
 
 
-def _repeated(live: Cluster, request: _Request, way: _Way, dtype: str, repeat: int) -> _Outcome:
+def _repeated(
+    live: Cluster, request: _Request, wanted: _Wanted, dtype: str, repeat: int
+) -> _Outcome:
     with output.progress(f"loading the model on {len(live.nodes)} nodes"):
         model = live.load(request.info.source, dtype)
     records = []
-    if way.perf:
-        model.use_map(way.perf, objective=way.objective)
-    with output.progress(f"running {way}"):
+    if wanted.perf:
+        model.use_map(wanted.perf, objective=wanted.objective)
+    with output.progress(f"running {wanted}"):
         for _ in range(repeat):
-            answer = model(plan="auto" if way.perf else way.plan, **request.inputs)
+            answer = model(plan="auto" if wanted.perf else wanted.plan, **request.inputs)
             assert model.last_record is not None
             records.append(model.last_record)
     return _Outcome(answer, tuple(records), model.last_decision)

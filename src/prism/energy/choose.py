@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from prism.energy.ina3221 import open_ina3221
-from prism.energy.model import NoReader, PowerModel
 from prism.energy.nvml import open_nvml
 from prism.energy.pi5 import open_pi5
+from prism.energy.power_model import NoReader, PowerModel
 from prism.energy.rapl import open_rapl
 from prism.energy.replay import Replay, read_trace
 from prism.energy.sampler import Probe, Sampler

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prism.core import Quality
 from prism.errors import InputError
+from prism.record import Quality
 
 
 @dataclass(frozen=True, slots=True)

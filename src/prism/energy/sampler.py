@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from prism.core import Quality
 from prism.energy.reading import EnergyReading, unknown
 from prism.energy.window import Busy, Finish
 from prism.errors import ClusterError
+from prism.record import Quality
 
 _TOLERATED_FAILURES = 0.1
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from prism.core import ModelShape
 from prism.errors import UnsupportedModel
+from prism.plan import ModelShape
 
 Projection = Literal["separate", "fused_conv1d"]
 

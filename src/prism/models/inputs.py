@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from prism.core import Plan
 from prism.errors import PlanError, RequestError
 from prism.models.families import Family, has_sliding_window, image_size, patch
 from prism.models.load import ModelInfo
+from prism.plan import Plan
 
 Inputs = Mapping[str, Any]
 _RECORDED = ("output_hidden_states", "output_attentions")
@@ -127,10 +127,10 @@ def check_plan_of_family(family: Family, config: Any, plan: Plan) -> None:
             f"{plan}: {family.name} keeps positions in its keys, so lag=1 is not supported for "
             f"it; leave lag1 out"
         )
-    if plan.segments is not None and has_sliding_window(config):
+    if plan.means is not None and has_sliding_window(config):
         raise PlanError(
             f"{plan}: {family.name} has sliding-window layers, where a mean that straddles the "
-            f"window has no defined weight; use full instead of L{plan.segments}"
+            f"window has no defined weight; use full instead of L{plan.means}"
         )
 
 

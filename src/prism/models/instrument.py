@@ -17,9 +17,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from prism.attention.context import ForwardPass
-from prism.attention.scaled import attend
 from prism.models.families import Family, Site, sites_of
+from prism.partition.attention import attend
+from prism.partition.forward_pass import ForwardPass
 
 NAME = "prism"
 _BINDING = "_prism_binding"

@@ -2,7 +2,7 @@
 
 A MODEL argument is a local directory, a Hugging Face id, or `random:NAME_OR_DIR`: random weights of
 a configuration, the same on every node, for timing. `describe` reads the configuration only and is
-what the head uses; `load` also brings in the weights.
+what the coordinator uses; `load` also brings in the weights.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 
-from prism.core import ModelShape
 from prism.errors import ModelError
 from prism.models.families import Family, family_of, shape_of
 from prism.models.pixels import Normalisation
+from prism.plan import ModelShape
 
 _RANDOM = "random:"
 _SEED = 20260525

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import torch
 from transformers import PreTrainedModel
 
-from prism.attention.virtual import VirtualPass
-from prism.core import Plan
 from prism.models.families import family_of
 from prism.models.inputs import check_plan_of_family
 from prism.models.instrument import attached
-from prism.partition import segment_sizes, spans
+from prism.partition.spans import segment_sizes, spans
+from prism.partition.virtual import VirtualPass
+from prism.plan import Plan
 from prism.transport.staging import WIRE_DTYPES
 
 
@@ -27,7 +27,7 @@ def virtual(
 
     Args:
         model: a transformers model of a supported family.
-        plan: its segments, lag, wire and shares are honoured; node names do not matter.
+        plan: its means, lag, wire and shares are honoured; node names do not matter.
         attention_mask: `(B, N)`, 0 where padded, as given to the forward call.
 
     Raises:
@@ -42,11 +42,11 @@ def virtual(
 
     def sizes_for(length: int) -> Sequence[Sequence[int]]:
         parts = spans(length, plan.size, plan.shares)
-        return [segment_sizes(part.size, plan.segments) for part in parts]
+        return [segment_sizes(part.size, plan.means) for part in parts]
 
     forward_pass = VirtualPass(
         sizes_for,
-        full=plan.segments is None,
+        full=plan.means is None,
         lag=plan.lag,
         wire=WIRE_DTYPES[plan.wire],
         causal=family.causal,

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
-from prism.core import Plan
 from prism.errors import MapError, PlanError
+from prism.plan import Plan
 
 T = TypeVar("T")
 

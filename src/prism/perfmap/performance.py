@@ -8,7 +8,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prism.core import ModelShape, Plan
 from prism.errors import InputError, MapError
 from prism.perfmap.checks import (
     build,
@@ -28,6 +27,7 @@ from prism.perfmap.schema import (
     Payload,
 )
 from prism.perfmap.surface import Surface
+from prism.plan import ModelShape, Plan
 
 FORMAT = "prism performance map"
 VERSION = 1
@@ -36,7 +36,7 @@ EXAMPLES = {"paper": "orin-nano-vit-b16.json"}
 
 @dataclass(frozen=True, slots=True)
 class ClusterIdentity:
-    """What a map must have been measured on to be of use: the model and the nodes, head first."""
+    """What a map must have been measured on to be of use: the model and the nodes in order."""
 
     model_hash: str
     nodes: tuple[NodeInfo, ...]
@@ -62,7 +62,7 @@ class PerformanceMap:
     Attributes:
         model_hash: identity of the weights and configuration.
         model: what costs depend on.
-        nodes: as measured, the head first.
+        nodes: as measured, in the cluster's order.
         link: as measured, with the fitted cost of an exchange.
         payload: bytes per sample in and out.
         date: ISO 8601.
@@ -96,7 +96,7 @@ class PerformanceMap:
             if not isinstance(getattr(self, name), str):
                 raise MapError(f"{name} must be a text, not {getattr(self, name)!r}")
         if not self.nodes:
-            raise MapError("nodes is empty; a map names at least the head")
+            raise MapError("nodes is empty; a map names at least the first node")
         _refuse_twice("node", [node.name for node in self.nodes])
         _refuse_twice("measurement", [entry.key for entry in self.measurements])
         _refuse_twice("accuracy of", [entry.plan for entry in self.accuracy])
@@ -151,7 +151,8 @@ class PerformanceMap:
         """Refuse this map for a cluster it was not measured on.
 
         Raises:
-            MapError: names every difference: model, node set, head, versions, dtype, hardware.
+            MapError: names every difference: model, node set, first node, versions, dtype,
+            hardware.
         """
         found = differences({"model": self.model_hash}, {"model": cluster.model_hash})
         ours = {node.name: node for node in self.nodes}
@@ -163,7 +164,9 @@ class PerformanceMap:
         if extra:
             found.append(f"the map lacks {', '.join(extra)}")
         if not (missing or extra) and cluster.nodes[0].name != self.nodes[0].name:
-            found.append(f"the head is {cluster.nodes[0].name}, the map has {self.nodes[0].name}")
+            found.append(
+                f"the first node is {cluster.nodes[0].name}, the map has {self.nodes[0].name}"
+            )
         for name in (name for name in ours if name in theirs):
             between = differences(asdict(ours[name]), asdict(theirs[name]))
             found.extend(f"{name}: {phrase}" for phrase in between)

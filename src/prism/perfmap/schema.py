@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields
 from statistics import median, quantiles
 from typing import Any, Literal
 
-from prism.core import LinkState, RunRecord
 from prism.errors import MapError
 from prism.perfmap.checks import (
     build,
@@ -21,13 +20,14 @@ from prism.perfmap.checks import (
     require_shape,
     require_text,
 )
+from prism.record import LinkState, RunRecord
 
 PARTS = ("compute_s", "staging_s", "comm_s", "input_s", "output_s")
 
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """One node as it was measured; the first of a map is the head.
+    """One node as it was measured; the first of a map is the first node.
 
     `threads` is None where nobody said.
     """
@@ -140,7 +140,7 @@ _ZERO = Stat(0.0)
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one plan cost at one batch size and length, as the head saw it.
+    """What one plan cost at one batch size and length, as the first node saw it.
 
     `energy_j` is the sum over the nodes that took part, for the whole batch. `bytes_sent` and
     `messages` are None where nobody counted.
@@ -181,7 +181,7 @@ class Measurement:
 
     @classmethod
     def of(cls, records: Sequence[RunRecord], energies_j: Sequence[float] = ()) -> Measurement:
-        """Summarise the head's records of runs of one plan at one batch size and length.
+        """Summarise the first node's records of runs of one plan at one batch size and length.
 
         Args:
             records: at least one, all alike.

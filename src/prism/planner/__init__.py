@@ -6,8 +6,8 @@ the choice changes.
 """
 
 from prism.planner.cost import Cost
+from prism.planner.cost_model import CostModel, LeftOut
 from prism.planner.links import LinkEstimate, LinkSample
-from prism.planner.model import CostModel, LeftOut
 from prism.planner.policy import Candidate, Decision, Planner, decide
 from prism.planner.shares import solve_shares
 from prism.planner.sweep import Crossover, Sweep, crossover_bps, sweep_bandwidth, sweep_batch

@@ -22,16 +22,17 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from prism.core import LinkState, ModelShape, Plan, RunRecord
 from prism.perfmap import MapLink, Measurement, Payload, Surface
-from prism.planner.exchange import (
+from prism.plan import ModelShape, Plan
+from prism.planner.links import LinkSample
+from prism.planner.traffic import (
     cover_s,
     exchange_bytes,
     exchange_count,
     transfer_s,
     wire_bits,
 )
-from prism.planner.links import LinkSample
+from prism.record import LinkState, RunRecord
 
 # A wait this short found its data there: waking up takes as long.
 _NO_STALL_S = 50e-6
@@ -238,7 +239,8 @@ class PlanCost:
             return self._moved(measured_s, bits, 1)
         if not copies:
             return LinkTime(measured_s)
-        # With lag the head computes a block more before it waits for a helper that started late.
+        # With lag the first node computes a block more before it waits for a helper that started
+        # late.
         slack_s = 0.0
         arrival_s = bits / self._measured.bandwidth_bps + self._measured.latency_s
         if self.plan.lag and measured_s < arrival_s:
@@ -263,7 +265,7 @@ class PlanCost:
 
     @property
     def _helper_part(self) -> float:
-        """Part of rows or positions that leaves the head."""
+        """Part of rows or positions that leaves the first node."""
         if self.plan.strategy == "local":
             return 1.0 if self.plan.nodes else 0.0
         if self.plan.shares:

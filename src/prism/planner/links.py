@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
-from prism.core import LinkState
 from prism.errors import InputError
+from prism.record import LinkState
 
 PROBE_AFTER_S = 2.0
 # Weight of a fresh sample, and the age after which the past has lost most of its own.

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from prism.core import LinkState, Objective, Plan
 from prism.errors import InputError
+from prism.plan import Objective, Plan
 from prism.planner.cost import Cost
-from prism.planner.model import CostModel, LeftOut, Option
+from prism.planner.cost_model import CostModel, LeftOut, Option
+from prism.record import LinkState
 
 DEFAULT_MARGIN = 0.05
 _CHOICES_KEPT = 1024
@@ -101,7 +102,7 @@ def decide(
         batch: rows.
         length: positions per row.
         link: as it is now.
-        alive: nodes that answer, the head first; empty = all of the map.
+        alive: nodes that answer, in the cluster's order; empty = all of the map.
         objective: what to minimise and the accuracy it may cost; None = latency, exact.
         allow: choose among these plans and `local` only, and use them even if they are lossy.
         current: the plan in use; kept unless another gains more than `margin`, or `local` is
@@ -120,7 +121,7 @@ def decide(
     objective = objective or Objective()
     allowed = None if allow is None else tuple(allow)
     # A split solved for the link of a moment ago may no longer be among the plans by itself.
-    held = (current,) if current and set(current.nodes) <= set(names) else ()
+    held = (current,) if current else ()
     also = (*(allowed or ()), *held)
     options, left_out = model.options(names, batch, length, link, also)
     gate = _Gate(objective, allowed)
@@ -177,7 +178,7 @@ class _Gate:
 
 def _names(entry: Plan, plan: Plan) -> bool:
     """Whether a plan in an allow list means `plan`; counted nodes are whichever are alive."""
-    return entry == plan or (entry.anonymous and entry.shape == plan.shape)
+    return entry == plan or (entry.count > 0 and entry.shape == plan.shape)
 
 
 def _rank(entry: _Entry) -> tuple[float, int]:

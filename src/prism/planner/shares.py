@@ -1,8 +1,8 @@
 """Rows of a batch over nodes that all hold the whole model: predicted from what each does alone.
 
 No measurement of the split itself is needed. Each node's time is that of the same number of rows
-alone, plus, for a helper, its rows over the head's uplink and the outputs back; the request takes
-as long as the slowest. The helpers are sent to at once and share the uplink evenly.
+alone, plus, for a helper, its rows over the first node's uplink and the outputs back; the request
+takes as long as the slowest. The helpers are sent to at once and share the uplink evenly.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 
-from prism.core import LinkState
 from prism.perfmap import Payload
 from prism.planner.cost import Cost, PlanCost
+from prism.record import LinkState
 
 
 def solve_shares(costs: Sequence[Callable[[int], float]], rows: int) -> tuple[int, ...]:
@@ -41,9 +41,9 @@ def solve_shares(costs: Sequence[Callable[[int], float]], rows: int) -> tuple[in
 class RowSplit:
     """Predicts and solves splits of a batch by rows."""
 
-    def __init__(self, head: str, alone: Mapping[str, PlanCost], payload: Payload) -> None:
+    def __init__(self, first: str, alone: Mapping[str, PlanCost], payload: Payload) -> None:
         """Take, by node, the cost of running alone there, as measured or on equal hardware."""
-        self._head = head
+        self._first = first
         self._alone = alone
         self._payload = payload
 
@@ -58,10 +58,10 @@ class RowSplit:
             names: nodes, all covered.
             rows: per node; zero leaves the node out.
             length: positions per row.
-            link: from the head to its helpers.
+            link: from the first node to its helpers.
         """
         busy = [(name, count) for name, count in zip(names, rows, strict=True) if count]
-        helpers = sum(name != self._head for name, _ in busy)
+        helpers = sum(name != self._first for name, _ in busy)
         costs = [self._node(name, count, length, link, helpers) for name, count in busy]
         energies = [cost.energy_j for cost in costs if cost.energy_j is not None]
         return max(costs, key=lambda cost: cost.total_s)._replace(
@@ -74,13 +74,13 @@ class RowSplit:
         self, names: Sequence[str], batch: int, length: int, link: LinkState
     ) -> tuple[int, ...]:
         """Return the rows per node that end first; a node too slow to help gets none."""
-        helpers = sum(name != self._head for name in names)
+        helpers = sum(name != self._first for name in names)
         row_bytes = self._payload.inputs(1, length) + self._payload.outputs(1, length)
         row_s = 8 * row_bytes * helpers / link.bandwidth_bps
 
         def seconds(name: str) -> Callable[[int], float]:
             work = self._alone[name].work
-            if name == self._head:
+            if name == self._first:
                 return lambda rows: work(rows, length).total_s
             return lambda rows: work(rows, length).total_s + 2 * link.latency_s + row_s * rows
 
@@ -88,7 +88,7 @@ class RowSplit:
 
     def _node(self, name: str, rows: int, length: int, link: LinkState, helpers: int) -> Cost:
         work = self._alone[name].work(rows, length)
-        if name == self._head:
+        if name == self._first:
             return work
         rate_bps = link.bandwidth_bps / helpers
         return work._replace(

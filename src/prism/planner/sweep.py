@@ -9,10 +9,11 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from prism.core import LinkState, Objective, Plan
 from prism.errors import InputError
-from prism.planner.model import CostModel
+from prism.plan import Objective, Plan
+from prism.planner.cost_model import CostModel
 from prism.planner.policy import Decision, decide
+from prism.record import LinkState
 
 _STEPS = 48
 _HALVINGS = 40

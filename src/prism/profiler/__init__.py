@@ -4,8 +4,8 @@
 the cost of an exchange, `progress` keeps what was measured across interruptions, `sweep` does it.
 """
 
-from prism.profiler.bench import Bench
 from prism.profiler.points import Settings
-from prism.profiler.sweep import Profiler, Progress
+from prism.profiler.profile import Profiler, Progress
+from prism.profiler.target import Bench
 
 __all__ = ["Bench", "Profiler", "Progress", "Settings"]

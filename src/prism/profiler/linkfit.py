@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
 from prism.perfmap import MapLink
-from prism.transport.link import LinkTimes
 
 # Seconds per byte of a link too fast to be timed: 8 Tbit/s.
 _FASTEST_S = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTimes:
+    """How long exchanges took over the real transport.
+
+    Attributes:
+        nodes: how many exchanged.
+        sizes: payload bytes of one frame.
+        together_s: by size, all nodes sending to all others at once.
+        alone_s: by size, only the first sending.
+        latency_s: one way, half of the smallest round trip.
+    """
+
+    nodes: int
+    sizes: tuple[int, ...]
+    together_s: tuple[float, ...]
+    alone_s: tuple[float, ...]
+    latency_s: float
 
 
 def fit_line(sizes: tuple[int, ...], times_s: tuple[float, ...]) -> tuple[float, float]:
@@ -48,8 +67,8 @@ def fit_link(times: LinkTimes) -> MapLink:
 def _is_shared(times: LinkTimes) -> bool:
     """Whether all nodes sending at once take turns.
 
-    With a port each that takes as long as the head sending alone; on a shared medium it takes as
-    many times longer as there are nodes. The line is drawn in the middle.
+    With a port each that takes as long as the first node sending alone; on a shared medium it takes
+    as many times longer as there are nodes. The line is drawn in the middle.
     """
     _, together_s = fit_line(times.sizes, times.together_s)
     _, alone_s = fit_line(times.sizes, times.alone_s)

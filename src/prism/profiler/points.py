@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from prism.core import ModelShape, Plan, Wire, default_node_name
 from prism.errors import InputError
+from prism.plan import ModelShape, Plan, Wire
 
 HELD_OUT_RUNS = 3
 _MOST_RUNS = 7
@@ -72,17 +72,16 @@ def plans_together(
     Args:
         model: rotary models know no lag.
         segments: numbers of means (L).
-        alone_s: what the same work took on each node alone, the head first.
+        alone_s: what the same work took on each node alone, in the cluster's order.
     """
     plans = []
     lags = (0,) if model.rotary else (0, 1)
     wire: Wire = "float16"
     for size in range(2, len(alone_s) + 1):
-        nodes = tuple(default_node_name(index) for index in range(size))
-        full = Plan("sequence", nodes, balanced_shares(alone_s[:size]))
-        plans += [Plan("batch", nodes), full]
+        full = Plan("sequence", count=size, shares=balanced_shares(alone_s[:size]))
+        plans += [Plan("batch", count=size), full]
         plans += [
-            replace(full, segments=count, lag=lag, wire=wire) for count in segments for lag in lags
+            replace(full, means=count, lag=lag, wire=wire) for count in segments for lag in lags
         ]
     return tuple(plans)
 

@@ -1,1 +1,4 @@
-"""Moving byte frames between nodes; import the modules by name, `link` is free of torch."""
+"""Frames of bytes between ranks: the protocol, Gloo, staging, timed exchanges.
+
+Change here how bytes travel; what they mean is not known here.
+"""

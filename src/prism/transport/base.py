@@ -47,7 +47,7 @@ class Transport(Protocol):
     """Point-to-point frames among the ranks of one membership epoch.
 
     Attributes:
-        rank: this node's place, 0 is the head.
+        rank: this node's place, 0 is the one that ends a sequence plan.
         size: number of ranks.
         header_bytes: leading bytes of every frame that belong to the transport; a sender leaves
             them free, a receiver skips them.

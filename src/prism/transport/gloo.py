@@ -62,7 +62,7 @@ def serve_store(host: str, port: int, timeout_s: float) -> TCPStore:
 
 
 def connect_store(host: str, port: int, timeout_s: float) -> TCPStore:
-    """Connect to the head's store.
+    """Connect to the coordinator's store.
 
     Raises:
         PeerLost: nothing answers there.
@@ -79,7 +79,7 @@ def connect_store(host: str, port: int, timeout_s: float) -> TCPStore:
     except dist.DistError as error:
         raise PeerLost(
             f"no store answered at {host}:{port} within {timeout_s:g} s; "
-            "is the head running, and is the port open?"
+            "is the coordinator running, and is the port open?"
         ) from error
 
 
@@ -102,7 +102,7 @@ class GlooTransport:
             rank: this node's place.
             size: number of ranks.
             timeout_s: longest wait for the others.
-            host: the local address to listen on, the one by which the head is reached.
+            host: the local address to listen on, the one by which the coordinator is reached.
 
         Raises:
             ConfigError: `host` is not an address of this machine, or torch lacks Gloo.
@@ -260,7 +260,8 @@ def _form_group(store: Store, rank: int, size: int, timeout_s: float, host: str)
         options._devices = [gloo.create_device(hostname=host)]
     except RuntimeError as error:
         raise ConfigError(
-            f"{host!r} is not an address of this machine; give the one by which the head is reached"
+            f"{host!r} is not an address of this machine; give the one by which the coordinator "
+            "is reached"
         ) from error
     try:
         return gloo(store, rank, size, options)
@@ -273,5 +274,5 @@ def _form_group(store: Store, rank: int, size: int, timeout_s: float, host: str)
                 f"{reason} within {timeout_s:g} s; are they all in this epoch?"
             ) from error
         raise PeerLost(
-            f"{reason}: one of them, or the head's store, broke off; retry in a new epoch"
+            f"{reason}: one of them, or the coordinator's store, broke off; retry in a new epoch"
         ) from error

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import torch
 
-from prism.core import Wire
 from prism.errors import ConfigError
+from prism.plan import Wire
 
 WIRE_DTYPES: Mapping[Wire, torch.dtype] = {
     "float32": torch.float32,

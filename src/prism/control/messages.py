@@ -1,0 +1,307 @@
+"""The messages of the control plane, and how they become frames.
+
+A message is one JSON frame, validated by pydantic, followed by raw tensor frames. Nodes speak to
+the coordinator only. Unknown kinds and malformed JSON are errors that name what came.
+
+A node says `Hello` until it is welcomed or refused. From then on it sends heartbeats, on a
+connection of their own: behind the frames of a large output they would come too late. A coordinator
+that hears from a node it does not count as alive says `Unknown`, and the node says hello again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import zmq
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from prism.control.keys import Secret
+from prism.errors import ClusterError, ConfigError
+
+PROTOCOL = 1  # raised with every change that an older node would not understand
+HEARTBEAT_S = 0.5
+ZAP_DOMAIN = "prism"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeFacts(_Message):
+    """What a node is and runs; compared at join, written into performance maps."""
+
+    hardware: str
+    device: str
+    threads: int
+    cores: tuple[int, ...] = ()
+    prism: str
+    torch: str
+    transformers: str
+
+
+class Hello(_Message):
+    """A node asks to join.
+
+    Attributes:
+        protocol: version of these messages.
+        name: unique in the cluster.
+        instance: unique to the process; a restarted node is another one.
+        address: by which other nodes reach it.
+        pid: on its own machine.
+        link: the emulated link; the same on all nodes.
+        facts: what it is and runs.
+    """
+
+    kind: Literal["hello"] = "hello"
+    protocol: int
+    name: str
+    instance: str
+    address: str
+    pid: int
+    link: str = "none"
+    facts: NodeFacts
+
+
+class Welcome(_Message):
+    """The coordinator admits a node.
+
+    Attributes:
+        coordinator: unique to the coordinator; another coordinator means other models.
+        since: the membership epoch that the admission opened.
+    """
+
+    kind: Literal["welcome"] = "welcome"
+    coordinator: str
+    since: int
+
+
+class Refused(_Message):
+    """The coordinator turns a node away for good."""
+
+    kind: Literal["refused"] = "refused"
+    reason: str
+
+
+class Heartbeat(_Message):
+    """A node is alive; comes from a connection of its own, so it says whose it is."""
+
+    kind: Literal["heartbeat"] = "heartbeat"
+    name: str
+    instance: str
+
+
+class Unknown(_Message):
+    """The coordinator does not count the node as alive: it must say hello again."""
+
+    kind: Literal["unknown"] = "unknown"
+
+
+class Ping(_Message):
+    """Nothing: only a broken connection fails to take it."""
+
+    kind: Literal["ping"] = "ping"
+
+
+class Load(_Message):
+    """Bring a model into memory."""
+
+    kind: Literal["load"] = "load"
+    request: int
+    model: int
+    source: str
+    dtype: str
+
+
+class Loaded(_Message):
+    """A model is in memory."""
+
+    kind: Literal["loaded"] = "loaded"
+    request: int
+    fingerprint: str
+    dtype: str
+
+
+class Group(_Message):
+    """Who takes part in a sequence plan, and where they meet."""
+
+    epoch: int
+    members: tuple[str, ...]
+    store_port: int
+
+
+class FormGroup(_Message):
+    """Connect to the members of a group; sent ahead of the inputs, which may take long."""
+
+    kind: Literal["form_group"] = "form_group"
+    request: int
+    group: Group
+
+
+class Run(_Message):
+    """Run a batch; its inputs follow as frames.
+
+    Attributes:
+        request: number of the request; answers repeat it.
+        model: number of the model.
+        plan: in its text form.
+        inputs: what `tensors.pack` said of them.
+        epoch: of the group that a sequence plan runs in.
+        timeout_s: longest wait for one exchange.
+        arrives_s: when an emulated link has delivered it, on `time.monotonic()`.
+    """
+
+    kind: Literal["run"] = "run"
+    request: int
+    model: int
+    plan: str
+    inputs: Any
+    epoch: int | None = None
+    timeout_s: float
+    arrives_s: float = 0.0
+
+
+class Done(_Message):
+    """A run, or another request, ended well; its output follows as frames."""
+
+    kind: Literal["done"] = "done"
+    request: int
+    record: dict[str, Any] | None = None
+    output: Any = None
+    arrives_s: float = 0.0
+
+
+class Failed(_Message):
+    """A request failed on a node; `error` is the class name from `prism.errors`."""
+
+    kind: Literal["failed"] = "failed"
+    request: int
+    error: str
+    message: str
+
+
+class Forget(_Message):
+    """Close the connections of epochs below `epoch`, which will not be used again."""
+
+    kind: Literal["forget"] = "forget"
+    epoch: int
+
+
+class Probe(_Message):
+    """Answer at once; what it took tells of the link. The frames that follow are only weight.
+
+    Attributes:
+        request: number of the request; answers repeat it.
+        arrives_s: when an emulated link has delivered it, on `time.monotonic()`.
+    """
+
+    kind: Literal["probe"] = "probe"
+    request: int
+    arrives_s: float = 0.0
+
+
+class TimeExchanges(_Message):
+    """Exchange frames with the other members of a group, and time it.
+
+    Attributes:
+        request: number of the request; answers repeat it.
+        epoch: of the group.
+        sizes: payload bytes of a frame, one after the other.
+        repeats: exchanges per size.
+        senders: ranks that send; the others only receive.
+    """
+
+    kind: Literal["time_exchanges"] = "time_exchanges"
+    request: int
+    epoch: int
+    sizes: tuple[int, ...]
+    repeats: int
+    senders: tuple[int, ...]
+
+
+class ExchangesTimed(_Message):
+    """The median time of an exchange by size, as this node saw it."""
+
+    kind: Literal["exchanges_timed"] = "exchanges_timed"
+    request: int
+    times_s: tuple[float, ...]
+
+
+class Stop(_Message):
+    """The coordinator closes; nodes that it started end, the others wait for the next one."""
+
+    kind: Literal["stop"] = "stop"
+
+
+Message = Annotated[
+    Hello | Welcome | Refused | Heartbeat | Unknown | Ping | Load | Loaded | FormGroup | Run | Done
+    | Failed | Forget | Probe | TimeExchanges | ExchangesTimed | Stop,
+    Field(discriminator="kind"),
+]  # fmt: skip
+_ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
+
+
+def encode(message: BaseModel, frames: Sequence[memoryview] = ()) -> list[Any]:
+    """Return the frames of a message."""
+    return [message.model_dump_json().encode(), *frames]
+
+
+def decode(frames: Sequence[Any]) -> tuple[Message, list[Any]]:
+    """Return a message and its tensor frames.
+
+    Raises:
+        ClusterError: the frames are no message of this protocol.
+    """
+    try:
+        return _ADAPTER.validate_json(bytes(frames[0])), list(frames[1:])
+    except (ValidationError, IndexError) as error:
+        raise ClusterError(f"not a prism message: {_problem(error)}") from error
+
+
+def _problem(error: ValidationError | IndexError) -> str:
+    if isinstance(error, IndexError):
+        return "it has no frames"
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def protocol_of(frames: Sequence[Any]) -> int | None:
+    """Return the protocol of a hello that `decode` could not read; None if it is no hello."""
+    try:
+        values = json.loads(bytes(frames[0]))
+    except (ValueError, IndexError):
+        return None
+    if not isinstance(values, dict) or values.get("kind") != "hello":
+        return None
+    protocol = values.get("protocol")
+    return protocol if isinstance(protocol, int) else None
+
+
+def secure_server(socket: zmq.Socket[bytes], secret: Secret) -> None:
+    """Let `socket` accept peers with the cluster secret only, before it binds."""
+    socket.curve_server = True
+    socket.curve_publickey = secret.public
+    socket.curve_secretkey = secret.private
+    socket.zap_domain = ZAP_DOMAIN.encode()
+
+
+def secure_client(socket: zmq.Socket[bytes], secret: Secret) -> None:
+    """Let `socket` connect to a coordinator with the cluster secret, before it connects."""
+    socket.curve_serverkey = secret.public
+    socket.curve_publickey = secret.public
+    socket.curve_secretkey = secret.private
+
+
+def host_and_port(endpoint: str) -> tuple[str, int]:
+    """Return the parts of `tcp://HOST:PORT`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    scheme, _, rest = endpoint.partition("://")
+    host, _, port = rest.rpartition(":")
+    if scheme != "tcp" or not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ConfigError(f"the coordinator's address must be tcp://HOST:PORT, not {endpoint!r}")
+    return host.strip("[]"), int(port)

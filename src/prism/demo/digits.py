@@ -1,0 +1,94 @@
+"""The small real model in the package and the images it was never trained on.
+
+A Vision Transformer for scikit-learn's handwritten digits, so that a demonstration has something
+true to say about accuracy without a download. This module owns where the model lies and which
+images are held out; `studies/train_digits.py` made the model and takes its split from here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from prism.errors import ConfigError
+
+IMAGE_SIZE = 64
+HELD_OUT_PER_DIGIT = 40
+SPLIT = (
+    f"{HELD_OUT_PER_DIGIT} images of each digit held out, drawn with numpy RandomState(20260525); "
+    "the other images train"
+)
+_SPLIT_SEED = 20260525
+_BRIGHTEST = 16.0  # the data set counts ink in steps of 0..16
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+def model_path() -> Path:
+    """Return the directory of the model that comes with the package."""
+    return Path(__file__).parents[1] / "data" / "digits"
+
+
+def accuracy_table() -> dict[str, Any]:
+    """Return what `accuracy.json` beside the model says: how it was made, and `plans` by text."""
+    table: dict[str, Any] = json.loads((model_path() / "accuracy.json").read_text("utf-8"))
+    return table
+
+
+def held_out() -> tuple[Images, Labels]:
+    """Return the images no training saw, `(400, 1, 64, 64)` of 0..255, and their digits.
+
+    Raises:
+        ConfigError: scikit-learn, which brings the images, is not installed.
+    """
+    return _images_of(held_out=True)
+
+
+def training() -> tuple[Images, Labels]:
+    """Return every image that is not held out, in the form of `held_out`.
+
+    Raises:
+        ConfigError: scikit-learn, which brings the images, is not installed.
+    """
+    return _images_of(held_out=False)
+
+
+def _images_of(held_out: bool) -> tuple[Images, Labels]:
+    grey, labels = _dataset()
+    chosen = _held_out_rows(labels) == held_out
+    enlarged = np.stack([_enlarge(image) for image in grey[chosen]])
+    return enlarged[:, None], labels[chosen]
+
+
+def _dataset() -> tuple[NDArray[np.float64], Labels]:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ConfigError(
+            "the digits come with scikit-learn, which is not installed; "
+            "run `pip install 'prism[demo]'`"
+        ) from None
+    bunch = load_digits()
+    return bunch.images, bunch.target.astype(np.int64)
+
+
+def _held_out_rows(labels: Labels) -> NDArray[np.bool_]:
+    """Draw the same number of each digit; RandomState's stream is frozen across numpy releases."""
+    random = np.random.RandomState(_SPLIT_SEED)
+    chosen = np.zeros(len(labels), dtype=bool)
+    for digit in range(10):
+        rows = random.permutation(np.flatnonzero(labels == digit))
+        chosen[rows[:HELD_OUT_PER_DIGIT]] = True
+    return chosen
+
+
+def _enlarge(image: NDArray[np.float64]) -> Images:
+    pixels = np.round(image * (255 / _BRIGHTEST)).astype(np.uint8)
+    resized = Image.fromarray(pixels).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(resized)

@@ -1,0 +1,56 @@
+"""`cluster.yaml`: where the coordinator listens, the secret, and the nodes it expects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from prism.errors import ConfigError
+from prism.plan import is_node_name
+
+DEFAULT_PORT = 7070
+
+
+class ClusterConfig(BaseModel):
+    """The contents of `cluster.yaml`.
+
+    Attributes:
+        nodes: names of the nodes, the one on the coordinator's own device first.
+        host: address of the coordinator that the other nodes can reach.
+        port: control port of the coordinator.
+        secret: path of the cluster secret, relative to the file.
+        device: torch device of the coordinator's own node.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nodes: tuple[str, ...] = Field(min_length=1)
+    host: str
+    port: int = Field(DEFAULT_PORT, ge=1, le=65535)
+    secret: Path = Path("cluster.key")
+    device: str = "auto"
+
+
+def read_config(path: Path) -> ClusterConfig:
+    """Read `cluster.yaml`.
+
+    Raises:
+        ConfigError: names the file, the field and what is wrong with it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+        config = ClusterConfig.model_validate(values)
+    except FileNotFoundError as error:
+        raise ConfigError(f"no cluster file at {path}") from error
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ConfigError(f"{path}: {where}: {first['msg']}") from error
+    wrong = [name for name in config.nodes if not is_node_name(name)]
+    if wrong or len(set(config.nodes)) != len(config.nodes):
+        raise ConfigError(f"{path}: nodes must be distinct names, not {', '.join(config.nodes)}")
+    return config.model_copy(update={"secret": path.parent / config.secret})

@@ -1,0 +1,57 @@
+"""What one partitioned forward pass offers to an instrumented model.
+
+The instrumentation (`models.instrument`) knows where a model's blocks and projections are; a
+`ForwardPass` knows which rows are ours, what the others' rows look like from here, and how to get
+them. Neither sees the other's inside.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+
+class ForwardPass(Protocol):
+    """One forward pass under one plan, as seen from one place."""
+
+    def enter(self, hidden_BND: torch.Tensor) -> torch.Tensor:
+        """Take the whole input of block 0 and return the rows `(B, n, D)` computed here."""
+
+    def slice_positions(self, x: torch.Tensor, dim: int) -> torch.Tensor:
+        """Return the own positions of something indexed by position along `dim`."""
+
+    def before_block(self, index: int, hidden_BnD: torch.Tensor) -> torch.Tensor:
+        """See the input of block `index` > 0, start its exchange, return the rows to query with.
+
+        Raises:
+            PassComplete: nothing of this place is needed from here on.
+        """
+
+    def context(self, index: int) -> torch.Tensor | None:
+        """Return rows `(B, C, D)` of block inputs to attend to besides the own keys.
+
+        They still need the block's own normalisation and projections. None: no further row.
+        """
+
+    def keyed_context(
+        self, index: int, key_BGnd: torch.Tensor, value_BGnd: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Exchange projected, rotated keys and values; return those `(B, G, C, d)` of others."""
+
+    def replaces_own_keys(self, index: int) -> bool:
+        """Return whether `context(index)` already holds the own rows."""
+
+    def bias(self, mask: torch.Tensor | None) -> torch.Tensor | None:
+        """Return the attention bias, given the mask the model would have used on all positions."""
+
+    def leave(self, hidden_BnD: torch.Tensor) -> torch.Tensor:
+        """Take the output of the last block and return the rows the model head needs.
+
+        Raises:
+            PassComplete: this place is not rank 0; its part is done.
+        """
+
+
+class PassComplete(Exception):  # noqa: N818 - not an error: it unwinds a helper's forward pass
+    """A helper has done its part; the model head runs elsewhere."""

@@ -1,0 +1,71 @@
+"""What one exchange of a sequence plan puts on the link, how often, and what it hides behind.
+
+Shared by the cost model, which predicts waiting from it, and by a profiler, which fits the cost
+of an exchange against the same bytes.
+"""
+
+from __future__ import annotations
+
+from prism.partition.spans import spans
+from prism.perfmap import MapLink
+from prism.plan import WIRE_BYTES, ModelShape, Plan
+from prism.record import LinkState
+
+# Of a block with an MLP four times as wide as the model, the Q, K and V projections are 3 of 12
+# equal matrix products; attention itself, which comes later, makes the true part a little smaller.
+_PART_BEFORE_ATTENTION = 0.25
+
+
+def exchange_count(plan: Plan, model: ModelShape, link: MapLink) -> int:
+    """Return how many exchanges one forward pass of a sequence plan makes.
+
+    Every node knows the whole input and so the means of block 0, unless they are made of rotated
+    keys; with lag 1 they serve block 1 too. A blocking map was measured with one at every block.
+    """
+    if plan.strategy != "sequence":
+        return 0
+    if link.exchange == "blocking" or (model.rotary and not plan.lag):
+        return model.blocks
+    return max(0, model.blocks - (2 if plan.lag else 1))
+
+
+def exchange_bytes(plan: Plan, model: ModelShape, batch: int, length: int, shared: bool) -> int:
+    """Return the bytes that stand in line before one exchange of a sequence plan is complete.
+
+    With a port per node those are the bytes that the busiest node receives; on a shared medium
+    everything that is sent.
+
+    Raises:
+        RequestError: the length is too short for the nodes.
+    """
+    sizes = [span.size for span in spans(length, plan.size, plan.shares)]
+    sent = [size if plan.means is None else min(plan.means, size) for size in sizes]
+    received = sum(sent) - min(sent)
+    rows = (plan.size - 1) * sum(sent) if shared else received
+    return rows * model.row_elements * WIRE_BYTES[plan.wire] * batch
+
+
+def transfer_s(size_bytes: float, measured: MapLink, now: LinkState) -> float:
+    """Return how long an exchange of `size_bytes` takes on the link as it is now.
+
+    The software's share of an exchange (the fitted fixed part less the latency then) stays; the
+    fitted time per byte scales with the bandwidth.
+    """
+    overhead_s = max(0.0, measured.fixed_s - (measured.latency_s or 0.0))
+    return overhead_s + now.latency_s + wire_bits(size_bytes, measured) / now.bandwidth_bps
+
+
+def wire_bits(size_bytes: float, measured: MapLink) -> float:
+    """Return the bits that `size_bytes` amount to on a link of the measured efficiency."""
+    if measured.per_byte_s is None:
+        return size_bytes * 8
+    return size_bytes * measured.per_byte_s * measured.bandwidth_bps
+
+
+def cover_s(plan: Plan, model: ModelShape, compute_s: float) -> float:
+    """Return how much computation an exchange can hide behind, derived from the block's work.
+
+    With lag 1 a transfer has a whole block; without, what precedes attention.
+    """
+    part = 1.0 if plan.lag else _PART_BEFORE_ATTENTION
+    return part * compute_s / model.blocks

@@ -1,0 +1,127 @@
+"""What a profile has measured so far, kept beside the map it will become.
+
+Written after every turn of measurements, so that Ctrl-C, a crash or a power cut loses one turn at
+most. The map itself is only touched when the profile is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prism.errors import MapError
+from prism.perfmap import ClusterIdentity, MapLink, PerformanceMap
+from prism.perfmap.files import replace_file
+from prism.planner.traffic import transfer_s
+from prism.profiler.points import Point, Settings
+from prism.record import RunRecord
+
+# Exchanges that tell two links apart, and how much longer they may take on the same one.
+_TOLD_BY_BYTES = (0, 128_000)
+_ALIKE = 1.5
+_ALIKE_S = 0.002
+
+
+class PartialProfile:
+    """Records by point, on disk.
+
+    Args:
+        path: of the map; the partial lies beside it.
+        identity: the model and nodes; a partial of others is not continued.
+        settings: likewise.
+
+    Attributes:
+        link: over which everything was measured; None before `over`.
+        seconds_spent: on what is noted.
+        passes: forward passes for what is noted, those that warm up included.
+    """
+
+    def __init__(self, path: Path, identity: ClusterIdentity, settings: Settings) -> None:
+        self.path = path.with_name(path.name + ".partial")
+        self.link: MapLink | None = None
+        self.seconds_spent = 0.0
+        self.passes = 0
+        self._belongs = _fingerprint(identity, settings)
+        self._records: dict[str, list[RunRecord]] = {}
+        self._read()
+
+    def over(self, link: MapLink) -> None:
+        """Go on over this link; forget what was measured over another one."""
+        if self.link is None or not _alike(self.link, link):
+            self.link = link
+            self.seconds_spent, self.passes = 0.0, 0
+            self._records.clear()
+
+    def records(self, point: Point) -> list[RunRecord]:
+        """Return what was measured at a point."""
+        return list(self._records.get(_key(point), ()))
+
+    def add(self, point: Point, record: RunRecord) -> None:
+        """Note a run; `save` writes it."""
+        self._records.setdefault(_key(point), []).append(record)
+
+    def save(self) -> None:
+        """Write the partial.
+
+        Raises:
+            MapError: it cannot be written; what was written before is still there.
+        """
+        document: Mapping[str, Any] = {
+            "belongs": self._belongs,
+            "seconds_spent": self.seconds_spent,
+            "passes": self.passes,
+            "link": asdict(self.link) if self.link else None,
+            "records": {
+                key: [record.to_dict() for record in records]
+                for key, records in self._records.items()
+            },
+        }
+        replace_file(self.path, json.dumps(document))
+
+    def finish(self, perf: PerformanceMap, path: Path) -> None:
+        """Write the map and discard the partial."""
+        perf.save(path)
+        self.path.unlink(missing_ok=True)
+
+    def _read(self) -> None:
+        try:
+            document = json.loads(self.path.read_text())
+            if document["belongs"] != self._belongs:
+                return
+            link = document["link"]
+            records = {
+                key: [RunRecord.from_dict(values) for values in entries]
+                for key, entries in document["records"].items()
+            }
+            known = MapLink(**link) if link else None
+            seconds_spent, passes = float(document["seconds_spent"]), int(document["passes"])
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise MapError(f"{self.path} cannot be read: {error.strerror}; remove it") from error
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return  # torn or foreign: measured again from the start
+        self.link, self.seconds_spent, self.passes = known, seconds_spent, passes
+        self._records = records
+
+
+def _key(point: Point) -> str:
+    return f"{point.plan} {point.batch} {point.length}"
+
+
+def _alike(one: MapLink, other: MapLink) -> bool:
+    """Whether exchanges, empty and large, take about as long on both."""
+    for nbytes in _TOLD_BY_BYTES:
+        less_s, more_s = sorted(transfer_s(nbytes, link, link.state()) for link in (one, other))
+        if more_s > max(_ALIKE * less_s, less_s + _ALIKE_S):
+            return False
+    return True
+
+
+def _fingerprint(identity: ClusterIdentity, settings: Settings) -> str:
+    text = json.dumps([asdict(identity), asdict(settings)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,218 @@
+"""Run the sweep and make the map.
+
+Plans of the same size take turns, so that whatever else a device does hits all of them alike. At
+the end, points nobody measured are predicted and then measured, and the error goes into the map.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import median
+
+from prism.errors import PlanError
+from prism.perfmap import HeldOut, MapLink, Measurement, PerformanceMap
+from prism.planner import CostModel
+from prism.profiler.linkfit import fit_link
+from prism.profiler.partial import PartialProfile
+from prism.profiler.points import (
+    HELD_OUT_RUNS,
+    Point,
+    Settings,
+    held_out_points,
+    plans_alone,
+    plans_together,
+    points_for,
+    runs_per_point,
+    thinned,
+)
+from prism.profiler.target import Bench
+from prism.record import RunRecord
+
+_LINK_SIZES = (1_000, 16_000, 64_000, 128_000)
+_LINK_REPEATS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a profile is.
+
+    Attributes:
+        done: forward passes run, those of an interrupted profile included.
+        total: forward passes in all.
+        left_s: estimated time left; None before the first pass.
+        doing: what is measured now, in words.
+    """
+
+    done: int
+    total: int
+    left_s: float | None
+    doing: str
+
+
+class Profiler:
+    """Measures one model on one cluster.
+
+    Args:
+        bench: the model on the cluster.
+        settings: how far to go.
+        path: where the map goes; what is measured is kept beside it until it is complete.
+        report: told about progress, before every pass.
+        prism_version: for the map's first nodeer.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        settings: Settings,
+        path: Path,
+        report: Callable[[Progress], None],
+        prism_version: str,
+    ) -> None:
+        self._bench = bench
+        self._settings = settings
+        self._path = path
+        self._report = report
+        self._version = prism_version
+        self._alone = plans_alone([node.name for node in bench.identity.nodes])
+        # How many points there are does not depend on who is how fast, which is measured first.
+        self._choose_points([1.0] * len(self._alone))
+        self._runs = runs_per_point(settings, len(self._points))
+        self._done = Counter[Point]()
+        self._spent_s = 0.0
+        self._worked = 0
+
+    def _choose_points(self, alone_s: Sequence[float]) -> None:
+        bench, settings = self._bench, self._settings
+        plans = (*self._alone, *plans_together(bench.model, settings.segments, alone_s))
+        self._groups = thinned(points_for(plans, settings.batches, bench.lengths), settings)
+        self._points = [point for group in self._groups for point in group]
+        self._held_out = held_out_points(settings, plans, bench.lengths)
+
+    def run(self) -> PerformanceMap:
+        """Measure what is missing and write the map.
+
+        Raises:
+            ClusterError: a node failed while measuring; what was measured is kept.
+            MapError: the map cannot be written; an older one is unchanged.
+        """
+        partial = PartialProfile(self._path, self._bench.identity, self._settings)
+        started_s = time.monotonic()
+        if len(self._bench.identity.nodes) > 1:
+            # Anew even when continuing: the network may be another one by now.
+            self._tell("link")
+            partial.over(fit_link(self._bench.link_times(_LINK_SIZES, _LINK_REPEATS)))
+        before_s = partial.seconds_spent
+
+        def save() -> None:
+            partial.seconds_spent = before_s + time.monotonic() - started_s
+            partial.save()
+
+        save()
+        if not self._nodes_alike():
+            self._choose_points(self._measure_alone(partial, save))
+        for group in self._groups:
+            self._measure(group, self._runs, partial, save)
+        perf = self._map(partial)
+        held_out = self._hold_out(perf, partial, save)
+        save()
+        perf = replace(
+            perf,
+            held_out=held_out,
+            passes=partial.passes,
+            seconds_spent=partial.seconds_spent,
+        )
+        partial.finish(perf, self._path)
+        return perf
+
+    def _nodes_alike(self) -> bool:
+        """Whether all nodes are of one kind: any difference in their times is noise then."""
+        nodes = self._bench.identity.nodes
+        return len({(node.hardware, node.threads) for node in nodes}) == 1
+
+    def _measure_alone(self, partial: PartialProfile, save: Callable[[], None]) -> list[float]:
+        """Return how long the smallest work takes on each node, in the cluster's order."""
+        smallest = (min(self._settings.batches),), (min(self._bench.lengths),)
+        alone = points_for(self._alone, *smallest)[0]
+        self._measure(alone, self._runs, partial, save)
+        # The least of some runs is what a node can do; the rest is what disturbed it.
+        return [min(run.compute_s for run in partial.records(point)) for point in alone]
+
+    def _measure(
+        self,
+        group: tuple[Point, ...],
+        runs: int,
+        partial: PartialProfile,
+        save: Callable[[], None],
+    ) -> None:
+        """Run every point of a group `runs` times, in turns, after one warm-up each."""
+        missing = [point for point in group if len(partial.records(point)) < runs]
+        for point in group:
+            self._done[point] = len(partial.records(point)) + (point not in missing)
+        for point in missing:
+            self._run(point, partial)
+        for turn in range(runs if missing else 0):
+            first = turn % len(missing)
+            for point in missing[first:] + missing[:first]:
+                if len(partial.records(point)) < runs:
+                    partial.add(point, self._run(point, partial))
+            save()
+
+    def _run(self, point: Point, partial: PartialProfile) -> RunRecord:
+        self._tell(f"{point.plan}, batch {point.batch}, length {point.length}")
+        record = self._bench.run(point.plan, point.batch, point.length)
+        record = replace(record, plan=point.plan)  # plain `local` is recorded with its node
+        partial.passes += 1
+        self._done[point] += 1
+        self._spent_s += record.total_s
+        self._worked += point.batch * point.length
+        return record
+
+    def _tell(self, doing: str) -> None:
+        wanted = dict.fromkeys(self._points, self._runs + 1)
+        wanted |= dict.fromkeys(self._held_out, HELD_OUT_RUNS + 1)
+        left = sum(
+            max(0, passes - self._done[point]) * point.batch * point.length
+            for point, passes in wanted.items()
+        )
+        left_s = left * self._spent_s / self._worked if self._worked else None
+        self._report(Progress(self._done.total(), sum(wanted.values()), left_s, doing))
+
+    def _map(self, partial: PartialProfile) -> PerformanceMap:
+        measured = [(point, partial.records(point)) for point in self._points]
+        scopes = [records[0].energy_scope for _, records in measured if records[0].energy_scope]
+        return PerformanceMap(
+            model_hash=self._bench.identity.model_hash,
+            model=self._bench.model,
+            nodes=self._bench.identity.nodes,
+            link=partial.link or MapLink(bandwidth_bps=1e9),
+            measurements=tuple(Measurement.of(records) for _, records in measured),
+            payload=self._bench.payload,
+            accuracy=self._bench.accuracy,
+            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            prism_version=self._version,
+            energy_scope=scopes[0] if scopes else "",
+            source="measured by prism profile",
+        )
+
+    def _hold_out(
+        self, perf: PerformanceMap, partial: PartialProfile, save: Callable[[], None]
+    ) -> tuple[HeldOut, ...]:
+        """Predict points that were not measured, measure them, and return both."""
+        self._measure(self._held_out, HELD_OUT_RUNS, partial, save)
+        model = CostModel(perf)
+        found = []
+        for point in self._held_out:
+            try:
+                predicted = model.predict(point.plan, point.batch, point.length, perf.link.state())
+            except PlanError:
+                continue  # a batch smaller than its nodes
+            measured_s = median(record.total_s for record in partial.records(point))
+            found.append(
+                HeldOut(point.plan.shape, point.batch, point.length, predicted.total_s, measured_s)
+            )
+        return tuple(found)

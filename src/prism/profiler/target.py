@@ -1,0 +1,35 @@
+"""What the profiler needs of a cluster: to run a plan, and to time the link."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from prism.perfmap import Accuracy, ClusterIdentity, Payload
+from prism.plan import ModelShape, Plan
+from prism.profiler.linkfit import LinkTimes
+from prism.record import RunRecord
+
+
+class Bench(Protocol):
+    """A loaded model on a cluster, as the profiler sees it.
+
+    Attributes:
+        identity: the model and the nodes, in the cluster's order.
+        model: what costs depend on.
+        payload: bytes of a sample's inputs and outputs.
+        accuracy: what is known of the plans' accuracy; empty where nobody measured.
+        lengths: sequence lengths worth measuring.
+    """
+
+    identity: ClusterIdentity
+    model: ModelShape
+    payload: Payload
+    accuracy: tuple[Accuracy, ...]
+    lengths: tuple[int, ...]
+
+    def run(self, plan: Plan, batch: int, length: int) -> RunRecord:
+        """Run made-up inputs once; return the first node's record."""
+
+    def link_times(self, sizes: Sequence[int], repeats: int) -> LinkTimes:
+        """Time exchanges among all nodes; needs at least two."""

@@ -1,0 +1,88 @@
+"""What is known of a link, and what an execution cost.
+
+Plain frozen dataclasses without torch. Units stand in every name: `_s` seconds, `_j` joules, `_bps`
+bits per second, `_bytes` bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, cast
+
+from prism.errors import InputError
+from prism.plan import Plan
+
+Quality = Literal["measured", "estimated"]
+Outcome = Literal["ok", "recovered", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """One link as last seen.
+
+    Attributes:
+        bandwidth_bps: bits per second.
+        latency_s: one way.
+        measured_at_s: time of the measurement on the observer's monotonic clock.
+        source: `configured`, `probe` or `passive` (from the records of real requests).
+    """
+
+    bandwidth_bps: float
+    latency_s: float
+    measured_at_s: float = 0.0
+    source: Literal["configured", "probe", "passive"] = "configured"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.bandwidth_bps) and self.bandwidth_bps > 0):
+            raise InputError(f"bandwidth must be above 0 bit/s, not {self.bandwidth_bps}")
+        if not (math.isfinite(self.latency_s) and self.latency_s >= 0):
+            raise InputError(f"latency must not be negative, not {self.latency_s} s")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What one execution cost on one node.
+
+    `total_s` is the node's wall time; on the first node it spans the whole request. `comm_s` is
+    only the time the forward pass stood waiting for peers; `compute_s` is the rest of the forward
+    pass without staging (device-host copies; always 0 on CPU). `energy_j` is None when nobody
+    measured; records with the same `energy_domain` read the same sensor, and must not be added up.
+    On the head's record `per_node` holds those of the other nodes.
+    """
+
+    node: str
+    plan: Plan
+    batch: int
+    length: int
+    total_s: float
+    compute_s: float = 0.0
+    staging_s: float = 0.0
+    comm_s: float = 0.0
+    input_s: float = 0.0
+    output_s: float = 0.0
+    bytes_sent: int = 0
+    messages: int = 0
+    energy_j: float | None = None
+    energy_scope: str | None = None
+    energy_domain: str | None = None
+    energy_quality: Quality | None = None
+    outcome: Outcome = "ok"
+    per_node: Mapping[str, RunRecord] = field(default_factory=dict, hash=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; the plan as its text."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        others = {name: record.to_dict() for name, record in self.per_node.items()}
+        return {**values, "plan": str(self.plan), "per_node": others}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunRecord:
+        """Read what `to_dict` wrote; unknown keys are ignored."""
+        known = {field.name for field in fields(cls)}
+        kept = {key: value for key, value in values.items() if key in known}
+        others = {
+            name: cls.from_dict(record) for name, record in (values.get("per_node") or {}).items()
+        }
+        return cls(**{**kept, "plan": Plan.parse(cast(str, values["plan"])), "per_node": others})

@@ -1,1 +1,0 @@
-"""One batch and one plan on this node: `engine` runs it, `sequence` is a partition's part."""

@@ -1,0 +1,82 @@
+"""What one rank sees: its rows, whom it listens to, the means and the logits of the others."""
+
+import math
+
+import pytest
+import torch
+
+from prism.engine.view import PartitionView
+from prism.plan import Plan
+
+NEVER = -math.inf
+CPU = torch.device("cpu")
+
+
+def view(plan, rank, length, causal=False, real=None):
+    return PartitionView(Plan.parse(plan), rank, length, causal=causal, real_BN=real, device=CPU)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_everybody_hears_everybody_unless_the_model_is_causal(rank):
+    others = [other for other in (0, 1, 2) if other != rank]
+    both = view("seq:3:L2", rank, 10)
+    assert both.sources == both.listeners == others
+    causal = view("seq:3:L2", rank, 10, causal=True)
+    assert causal.sources == [other for other in others if other < rank]
+    assert causal.listeners == [other for other in others if other > rank]
+
+
+def test_unequal_parts_send_as_many_means_as_they_have_rows():
+    seen = view("seq:3:L4:shares=3/1/2", 1, 17)
+    assert [span.size for span in seen.spans] == [8, 3, 6]
+    assert (seen.own.start, seen.own.stop) == (8, 11)
+    assert [seen.rows_sent_by(rank) for rank in (0, 1, 2)] == [4, 3, 4]
+    full = view("seq:3:full:shares=3/1/2", 1, 17)
+    assert [full.rows_sent_by(rank) for rank in (0, 1, 2)] == [8, 3, 6]
+
+
+def test_what_a_rank_sends_is_what_the_others_take_from_the_input():
+    x = torch.randn(2, 17, 5)
+    real = torch.ones(2, 17, dtype=torch.bool)
+    real[1, 12:] = False
+    for plan in ("seq:3:L2:shares=3/1/2", "seq:3:full:shares=3/1/2"):
+        views = [view(plan, rank, 17, real=real) for rank in (0, 1, 2)]
+        sent = [each.pool(x[:, each.own.start : each.own.stop]) for each in views]
+        for rank, each in enumerate(views):
+            expected = torch.cat([sent[other] for other in each.sources], dim=1)
+            assert torch.equal(each.context_of_input(x), expected)
+            assert sent[rank].shape[1] == each.rows_sent_by(rank)
+
+
+def test_the_first_partition_of_a_causal_model_needs_nobody():
+    first = view("seq:2:L2", 0, 6, causal=True)
+    assert first.context_of_input(torch.randn(1, 6, 2)) is None
+    assert first.bias(None).shape == (1, 1, 3, 3)
+
+
+def test_means_are_weighed_by_their_real_tokens():
+    real = torch.ones(1, 10, dtype=torch.bool)
+    real[0, 7:] = False
+    # Rows 0-3 | 4-6 | 7-9, two segments each: the last partition is padding alone.
+    bias = view("seq:3:L2", 0, 10, real=real).bias(None)
+    expected = [0, 0, 0, 0, math.log(2), math.log(1), NEVER, NEVER]
+    assert bias.shape == (1, 1, 1, 8)
+    assert bias.flatten().tolist() == pytest.approx(expected)
+
+
+def test_causal_rows_see_earlier_own_rows_and_all_earlier_means():
+    bias = view("seq:3:L1", 1, 6, causal=True).bias(None)
+    two = math.log(2)
+    assert bias.shape == (1, 1, 2, 3)
+    assert bias.flatten().tolist() == pytest.approx([0, NEVER, two, 0, 0, two])
+
+
+def test_full_exchange_cuts_the_mask_of_the_model_into_its_order():
+    mask = torch.rand(2, 1, 7, 7) > 0.5
+    seen = view("seq:3:full", 1, 7)  # rows 0-2 | 3-4 | 5-6
+    expected = mask[:, :, [3, 4]][..., [3, 4, 0, 1, 2, 5, 6]]
+    assert torch.equal(seen.bias(mask), expected)
+    assert seen.bias(mask) is seen.bias(mask)  # cut once per request
+    other = ~mask
+    assert torch.equal(seen.bias(other), ~expected)
+    assert seen.bias(None) is None

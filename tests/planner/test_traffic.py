@@ -1,0 +1,59 @@
+"""Bytes, exchanges and transfer times of sequence plans."""
+
+from dataclasses import replace
+
+import pytest
+from tests.planner.clusters import LINK, MODEL
+
+from prism.errors import RequestError
+from prism.perfmap import MapLink
+from prism.plan import Plan
+from prism.planner.traffic import exchange_bytes, exchange_count, transfer_s
+from prism.record import LinkState
+
+ROW = 768 * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "shared_rows"),
+    [
+        ("seq:2:L10", 10, 20),
+        ("seq:2:full", 99, 197),
+        ("seq:3:L10", 20, 60),
+        ("seq:3:full", 132, 394),
+        ("seq:2:L10:f16", 5, 10),
+        ("seq:2:full:shares=9/1", 177, 197),
+        ("seq:2:L50:shares=9/1", 50, 70),
+    ],
+)
+def test_bytes_are_those_the_busiest_node_receives_or_all_on_the_air(text, rows, shared_rows):
+    plan = Plan.parse(text)
+    assert exchange_bytes(plan, MODEL, 1, 197, shared=False) == rows * ROW
+    assert exchange_bytes(plan, MODEL, 4, 197, shared=True) == 4 * shared_rows * ROW
+
+
+def test_a_partition_smaller_than_its_segments_sends_its_rows():
+    assert exchange_bytes(Plan.parse("seq:2:L10"), MODEL, 1, 6, shared=False) == 3 * ROW
+    with pytest.raises(RequestError):
+        exchange_bytes(Plan.parse("seq:3:L10"), MODEL, 1, 2, shared=False)
+
+
+def test_the_first_block_is_free_unless_keys_are_rotated_or_the_map_was_blocking():
+    rotary = replace(MODEL, rotary=True)
+    blocking = MapLink(1e8, exchange="blocking")
+    plan, lagged = Plan.parse("seq:2:L4"), Plan.parse("seq:2:L4:lag1")
+    assert exchange_count(plan, MODEL, LINK) == 11
+    assert exchange_count(lagged, MODEL, LINK) == 10
+    assert exchange_count(plan, rotary, LINK) == 12
+    assert exchange_count(plan, MODEL, blocking) == 12
+    assert exchange_count(Plan(), MODEL, LINK) == 0
+    assert exchange_count(lagged, replace(MODEL, blocks=1), LINK) == 0
+
+
+def test_transfer_scales_the_fitted_cost_with_the_link():
+    fitted = MapLink(100e6, 0.001, 0.003, per_byte_s=1e-7)
+    assert transfer_s(10_000, fitted, fitted.state()) == pytest.approx(0.003 + 0.001)
+    slower = LinkState(50e6, 0.004)
+    assert transfer_s(10_000, fitted, slower) == pytest.approx(0.002 + 0.004 + 0.002)
+    plain = MapLink(100e6)
+    assert transfer_s(1_000_000, plain, plain.state()) == pytest.approx(0.08)
