@@ -6,15 +6,19 @@
     │   ├── ModelError               a model that cannot be found or loaded
     │   │   └── UnsupportedModel     a model prism cannot partition, with the reason
     │   ├── RequestError             inputs the model or the plan cannot take
+    │   │   └── ModelFailed          the model itself raised while it ran, as it would anywhere
     │   ├── ConfigError              a link, cluster file or option with a wrong value
     │   └── MapError                 a performance map that is broken or belongs elsewhere
     └── ClusterError (RuntimeError)  the machines, not the caller; the CLI exits with 1
         ├── PeerLost                 a peer closed its connection or died
-        ├── DeadlineExceeded         a peer did not answer in time
-        └── NodeFailed               a node reported an error while it worked
+        ├── DeadlineExceeded         a peer, or a request, was not there in time
+        ├── Cancelled                the caller gave the request up
+        └── NodeFailed               a node's machine failed while it worked
 
 Every message names the value that is wrong and says what to do next.
 """
+
+from concurrent.futures import CancelledError
 
 
 class PrismError(Exception):
@@ -41,6 +45,10 @@ class RequestError(InputError):
     """Inputs that the model or the plan cannot take."""
 
 
+class ModelFailed(RequestError):
+    """The model itself raised while it ran; it would on every node."""
+
+
 class ConfigError(InputError):
     """A link, cluster file or option has a wrong value."""
 
@@ -58,8 +66,12 @@ class PeerLost(ClusterError):
 
 
 class DeadlineExceeded(ClusterError):
-    """A peer did not answer before the deadline."""
+    """A peer, or a whole request, was not there before its deadline."""
+
+
+class Cancelled(ClusterError, CancelledError):
+    """The caller gave the request up."""
 
 
 class NodeFailed(ClusterError):
-    """A node reported an error while it worked."""
+    """A node's machine failed while it worked: memory, device, files."""

@@ -116,6 +116,21 @@ class Plan:
         return max(1, self.count, len(self.nodes))
 
     @property
+    def exchanges(self) -> bool:
+        """Whether the nodes exchange something inside the model."""
+        return self.strategy == "sequence"
+
+    @property
+    def least_batch(self) -> int:
+        """The smallest batch with a row for every node."""
+        return self.size if self.strategy == "batch" else 1
+
+    @property
+    def least_length(self) -> int:
+        """The shortest sequence with a position for every node."""
+        return self.size if self.strategy == "sequence" else 1
+
+    @property
     def exact(self) -> bool:
         """Whether the answer equals the unmodified model's, up to rounding."""
         return self.strategy != "sequence" or (

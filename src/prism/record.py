@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from prism.errors import InputError
 from prism.plan import Plan
+
+if TYPE_CHECKING:
+    from prism.planner import Decision
 
 Quality = Literal["measured", "estimated"]
 Outcome = Literal["ok", "recovered", "failed"]
@@ -45,11 +48,12 @@ class LinkState:
 class RunRecord:
     """What one execution cost on one node.
 
-    `total_s` is the node's wall time; on the first node it spans the whole request. `comm_s` is
-    only the time the forward pass stood waiting for peers; `compute_s` is the rest of the forward
-    pass without staging (device-host copies; always 0 on CPU). `energy_j` is None when nobody
-    measured; records with the same `energy_domain` read the same sensor, and must not be added up.
-    On the head's record `per_node` holds those of the other nodes.
+    `total_s` is the node's wall time; on rank 0 it spans the whole request. `comm_s` is only the
+    time the forward pass stood waiting for peers; `compute_s` is the rest of the forward pass
+    without staging (device-host copies; always 0 on CPU). `queue_s` is how long the request waited
+    for its nodes to be free, and is part of `total_s`. `energy_j` is None when nobody measured;
+    records with the same `energy_domain` read the same sensor, and must not be added up. On rank
+    0's record `per_node` holds those of the other nodes.
     """
 
     node: str
@@ -62,6 +66,7 @@ class RunRecord:
     comm_s: float = 0.0
     input_s: float = 0.0
     output_s: float = 0.0
+    queue_s: float = 0.0
     bytes_sent: int = 0
     messages: int = 0
     energy_j: float | None = None
@@ -86,3 +91,18 @@ class RunRecord:
             name: cls.from_dict(record) for name, record in (values.get("per_node") or {}).items()
         }
         return cls(**{**kept, "plan": Plan.parse(cast(str, values["plan"])), "per_node": others})
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a request gave.
+
+    Attributes:
+        output: the model's usual output, on the CPU.
+        record: what it cost.
+        decision: how its plan was chosen; None when the caller named it.
+    """
+
+    output: Any
+    record: RunRecord
+    decision: Decision | None = None
