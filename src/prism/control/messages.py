@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from prism.control.keys import Secret
 from prism.errors import ClusterError, ConfigError
 
-PROTOCOL = 1  # raised with every change that an older node would not understand
+PROTOCOL = 2  # raised with every change that an older node would not understand
 HEARTBEAT_S = 0.5
 ZAP_DOMAIN = "prism"
 
@@ -50,7 +50,6 @@ class Hello(_Message):
         instance: unique to the process; a restarted node is another one.
         address: by which other nodes reach it.
         pid: on its own machine.
-        link: the emulated link; the same on all nodes.
         facts: what it is and runs.
     """
 
@@ -60,7 +59,6 @@ class Hello(_Message):
     instance: str
     address: str
     pid: int
-    link: str = "none"
     facts: NodeFacts
 
 
@@ -105,7 +103,7 @@ class Ping(_Message):
 
 
 class Load(_Message):
-    """Bring a model into memory."""
+    """Bring a model into memory; answered with `Loaded`, off the computing thread."""
 
     kind: Literal["load"] = "load"
     request: int
@@ -120,15 +118,29 @@ class Loaded(_Message):
     kind: Literal["loaded"] = "loaded"
     request: int
     fingerprint: str
-    dtype: str
+
+
+class Unload(_Message):
+    """Let go of a model; not answered."""
+
+    kind: Literal["unload"] = "unload"
+    model: int
 
 
 class Group(_Message):
-    """Who takes part in a sequence plan, and where they meet."""
+    """Who takes part in a sequence plan, and where they meet.
+
+    Attributes:
+        epoch: unique to the group.
+        members: names of the nodes, by rank.
+        transport: name of the transport that connects them.
+        meeting_port: of the meeting point on the coordinator's address.
+    """
 
     epoch: int
     members: tuple[str, ...]
-    store_port: int
+    transport: str
+    meeting_port: int
 
 
 class FormGroup(_Message):
@@ -146,20 +158,20 @@ class Run(_Message):
         request: number of the request; answers repeat it.
         model: number of the model.
         plan: in its text form.
+        length: tokens per sample; inputs and plan have been checked.
         inputs: what `tensors.pack` said of them.
         epoch: of the group that a sequence plan runs in.
         timeout_s: longest wait for one exchange.
-        arrives_s: when an emulated link has delivered it, on `time.monotonic()`.
     """
 
     kind: Literal["run"] = "run"
     request: int
     model: int
     plan: str
+    length: int
     inputs: Any
     epoch: int | None = None
     timeout_s: float
-    arrives_s: float = 0.0
 
 
 class Done(_Message):
@@ -169,7 +181,6 @@ class Done(_Message):
     request: int
     record: dict[str, Any] | None = None
     output: Any = None
-    arrives_s: float = 0.0
 
 
 class Failed(_Message):
@@ -181,24 +192,28 @@ class Failed(_Message):
     message: str
 
 
-class Forget(_Message):
-    """Close the connections of epochs below `epoch`, which will not be used again."""
+class Cancel(_Message):
+    """Nobody waits for a request any more: drop it where it stands; not answered."""
 
-    kind: Literal["forget"] = "forget"
-    epoch: int
+    kind: Literal["cancel"] = "cancel"
+    request: int
+
+
+class CloseGroups(_Message):
+    """Close the connections of these epochs, which will not be used again; not answered."""
+
+    kind: Literal["close_groups"] = "close_groups"
+    epochs: tuple[int, ...]
 
 
 class Probe(_Message):
-    """Answer at once; what it took tells of the link. The frames that follow are only weight.
+    """Answer at once, whatever is computed; what it took tells of the link.
 
-    Attributes:
-        request: number of the request; answers repeat it.
-        arrives_s: when an emulated link has delivered it, on `time.monotonic()`.
+    The frames that follow are only weight.
     """
 
     kind: Literal["probe"] = "probe"
     request: int
-    arrives_s: float = 0.0
 
 
 class TimeExchanges(_Message):
@@ -235,8 +250,8 @@ class Stop(_Message):
 
 
 Message = Annotated[
-    Hello | Welcome | Refused | Heartbeat | Unknown | Ping | Load | Loaded | FormGroup | Run | Done
-    | Failed | Forget | Probe | TimeExchanges | ExchangesTimed | Stop,
+    Hello | Welcome | Refused | Heartbeat | Unknown | Ping | Load | Loaded | Unload | FormGroup | Run
+    | Done | Failed | Cancel | CloseGroups | Probe | TimeExchanges | ExchangesTimed | Stop,
     Field(discriminator="kind"),
 ]  # fmt: skip
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
