@@ -22,7 +22,13 @@ from concurrent.futures import CancelledError
 
 
 class PrismError(Exception):
-    """Base of all errors raised by prism."""
+    """Base of all errors raised by prism.
+
+    Attributes:
+        node: name of the node that reported it or that it is about; empty where none is.
+    """
+
+    node: str = ""
 
 
 class InputError(PrismError, ValueError):

@@ -52,8 +52,9 @@ class RunRecord:
     time the forward pass stood waiting for peers; `compute_s` is the rest of the forward pass
     without staging (device-host copies; always 0 on CPU). `queue_s` is how long the request waited
     for its nodes to be free, and is part of `total_s`. `energy_j` is None when nobody measured;
-    records with the same `energy_domain` read the same sensor, and must not be added up. On rank
-    0's record `per_node` holds those of the other nodes.
+    records with the same `energy_domain` read the same sensor, and must not be added up. Where the
+    outcome is `recovered`, `setback` says why another plan than the first answered. On rank 0's
+    record `per_node` holds those of the other nodes.
     """
 
     node: str
@@ -74,6 +75,7 @@ class RunRecord:
     energy_domain: str | None = None
     energy_quality: Quality | None = None
     outcome: Outcome = "ok"
+    setback: str = ""
     per_node: Mapping[str, RunRecord] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:

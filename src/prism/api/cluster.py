@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import atexit
 import itertools
-import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from transformers import PreTrainedModel
 
 from prism.api.model import DistributedModel
-from prism.control import messages as control
-from prism.coordinator.coordinator import Coordinator
+from prism.control.messages import NodeFacts
 from prism.coordinator.dispatch import Dispatcher
 from prism.coordinator.link_timing import LinkTimer
+from prism.coordinator.live import LiveCluster
+from prism.coordinator.requests import Requests
 from prism.coordinator.roster import Roster
-from prism.emulation.place import EmulatedLink
+from prism.coordinator.scheduler import Scheduler
 from prism.errors import ConfigError, ModelError
-from prism.launch.processes import NodeProcess
+from prism.launch.opening import Opened
 from prism.models.load import describe
-
-__all__ = ["Cluster", "DistributedModel"]
 
 _DTYPES = ("float32", "float16", "bfloat16")
 
@@ -35,39 +32,29 @@ class Cluster:
     of the program.
 
     Args:
-        coordinator: talks to the nodes.
-        names: the nodes, the one on the coordinator's own device first.
-        processes: node processes started here.
-        scratch: a directory that lives as long as the cluster.
-        release: gives everything back when it is closed.
-        link: the emulated link of a local cluster.
+        opened: the nodes, and what gives everything back.
     """
 
-    def __init__(
-        self,
-        coordinator: Coordinator,
-        names: Sequence[str],
-        processes: Sequence[NodeProcess],
-        scratch: Path,
-        release: ExitStack,
-        link: EmulatedLink | None = None,
-    ) -> None:
+    def __init__(self, opened: Opened) -> None:
+        coordinator, names = opened.coordinator, opened.names
+        scheduler = Scheduler()
+        self._opened = opened
         self._coordinator = coordinator
-        self._roster = Roster(coordinator, names, processes)
-        self._scratch = scratch
-        self._release = release
+        self._live = LiveCluster(
+            coordinator=coordinator,
+            roster=Roster(coordinator, names, opened.processes),
+            scheduler=scheduler,
+            requests=Requests(coordinator, Dispatcher(coordinator, names[0]), scheduler),
+            timer=LinkTimer(coordinator),
+        )
         self._numbers = itertools.count(1)
-        self._link = link
-        self._dispatcher = Dispatcher(coordinator, names[0], link)
-        self._timer = LinkTimer(coordinator, names[0], link)
         self._models: list[DistributedModel] = []
-        self._turn = threading.Lock()
         atexit.register(self.close)
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """Names of the nodes alive, the one on the coordinator's own device first."""
-        return self._roster.alive
+        return self._live.roster.alive
 
     def pid(self, node: str) -> int:
         """Return the process id of a node, on its own machine.
@@ -77,7 +64,7 @@ class Cluster:
         """
         return self._coordinator.hello(node).pid
 
-    def facts(self, node: str) -> control.NodeFacts:
+    def facts(self, node: str) -> NodeFacts:
         """Return what a node is and runs.
 
         Raises:
@@ -86,10 +73,11 @@ class Cluster:
         return self._coordinator.hello(node).facts
 
     def load(self, model: str | Path | PreTrainedModel, dtype: str = "float32") -> DistributedModel:
-        """Bring a model to every node.
+        """Bring a model to every node; nodes that come later load it by themselves.
 
         Args:
-            model: a Hugging Face id, a directory, `random:NAME_OR_DIR`, or a model object.
+            model: a Hugging Face id, a directory, `digits`, `random:NAME_OR_DIR`, or a model
+                object.
             dtype: dtype of the weights.
 
         Raises:
@@ -100,23 +88,9 @@ class Cluster:
         if dtype not in _DTYPES:
             raise ModelError(f"unknown dtype {dtype!r}; use {', '.join(_DTYPES)}")
         number = next(self._numbers)
-        if isinstance(model, PreTrainedModel):
-            self._check_one_machine()
-            source = str(self._scratch / f"model{number}")
-            model.save_pretrained(source)
-        else:
-            source = str(model)
-        loaded = DistributedModel(
-            number,
-            describe(source),
-            dtype,
-            coordinator=self._coordinator,
-            roster=self._roster,
-            dispatcher=self._dispatcher,
-            timer=self._timer,
-            turn=self._turn,
-        )
-        self._models.append(loaded)
+        source = self._written(model, number) if isinstance(model, PreTrainedModel) else str(model)
+        loaded = DistributedModel(number, describe(source), dtype, self._live)
+        self._models = [*(each for each in self._models if each.loaded), loaded]
         return loaded
 
     def set_link(self, link: str) -> None:
@@ -125,11 +99,11 @@ class Cluster:
         Raises:
             ConfigError: the text is no link, or the cluster was started without one.
         """
-        if self._link is None:
+        if self._opened.link is None:
             raise ConfigError(
                 f"link {link!r}: this cluster has no emulated link to change; start it with one"
             )
-        self._link.reshape(link)
+        self._opened.link.reshape(link)
 
     def exchange_times(
         self, sizes: Sequence[int], repeats: int, senders: Sequence[str]
@@ -144,8 +118,7 @@ class Cluster:
         Raises:
             ClusterError: a node failed.
         """
-        with self._turn:
-            return self._timer.exchange_times(self.nodes, sizes, repeats, senders)
+        return self._live.timer.exchange_times(self.nodes, sizes, repeats, senders)
 
     def round_trip_s(self, node: str, nbytes: int) -> float:
         """Return how long `nbytes` to a node and a word back take.
@@ -153,11 +126,21 @@ class Cluster:
         Raises:
             ClusterError: the node does not answer.
         """
-        with self._turn:
-            return self._timer.round_trip_s(node, nbytes)
+        return self._live.timer.round_trip_s(node, nbytes)
 
-    def _check_one_machine(self) -> None:
-        """Check that a file written here can be read by all nodes."""
+    def close(self) -> None:
+        """Stop the node processes started here and release everything. Safe to call twice."""
+        atexit.unregister(self.close)
+        for model in self._models:
+            model.close()
+        self._opened.release.close()
+
+    def _written(self, model: PreTrainedModel, number: int) -> str:
+        """Write a model object where all nodes can read it.
+
+        Raises:
+            ConfigError: a node is on another machine.
+        """
         places = {name: self._coordinator.hello(name).address for name in self.nodes}
         others = [name for name, place in places.items() if place != next(iter(places.values()))]
         if others:
@@ -165,13 +148,9 @@ class Cluster:
                 f"a model object cannot be sent to {', '.join(others)}; save it to a directory, "
                 f"copy that to every node and give its path"
             )
-
-    def close(self) -> None:
-        """Stop the node processes started here and release everything. Safe to call twice."""
-        atexit.unregister(self.close)
-        for model in self._models:
-            model.close()
-        self._release.close()
+        directory = self._opened.scratch / f"model{number}"
+        model.save_pretrained(directory)
+        return str(directory)
 
     def __enter__(self) -> Cluster:
         return self

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from prism.api.cluster import Cluster
-from prism.control.keys import generate, read, save
-from prism.coordinator.coordinator import Coordinator
 from prism.emulation.link import LinkShape
-from prism.emulation.place import EmulatedLink
-from prism.errors import ClusterError, ConfigError
-from prism.launch.cluster_file import ClusterConfig, read_config
-from prism.launch.processes import NodeProcess, cores_for, end_all
-from prism.plan import default_node_name
+from prism.errors import ConfigError
+from prism.launch.cluster_file import read_config
+from prism.launch.opening import open_devices, open_local
 
-_START_TIMEOUT_S = 120.0
-_LOOPBACK = "127.0.0.1"
+_MOST_NODES = 64
 
 
 def local_cluster(
@@ -45,114 +35,27 @@ def local_cluster(
         ConfigError: an argument has a wrong value.
         ClusterError: a node did not start; says why.
     """
-    if not 1 <= nodes <= 64:
-        raise ConfigError(f"a local cluster has 1 to 64 nodes, not {nodes}")
+    if not 1 <= nodes <= _MOST_NODES:
+        raise ConfigError(f"a local cluster has 1 to {_MOST_NODES} nodes, not {nodes}")
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, not {threads}")
     LinkShape.parse(link)
-    names = [default_node_name(index) for index in range(nodes)]
-    release = ExitStack()
-    try:
-        return _open_local(names, threads, link, ["--device", device, "--energy", energy], release)
-    except BaseException:
-        release.close()
-        raise
+    return Cluster(open_local(nodes, threads, link, device, energy))
 
 
-def connect(path: str | Path, timeout_s: float = 60.0) -> Cluster:
+def connect(path: str | Path, timeout_s: float = 60.0, min_nodes: int | None = None) -> Cluster:
     """Open the cluster described by a file; starts the node of this device.
+
+    It opens with the nodes that are there; those that come later are taken in.
 
     Args:
         path: a `cluster.yaml`.
-        timeout_s: longest wait for the other nodes to join.
+        timeout_s: longest wait for enough nodes to join.
+        min_nodes: how many are enough, the one of this device among them; None = as the file says.
 
     Raises:
         ConfigError: the file or the secret cannot be used.
-        ClusterError: a node did not join in time.
+        ClusterError: too few nodes joined in time.
     """
     config = read_config(Path(path))
-    release = ExitStack()
-    try:
-        return _open_config(config, timeout_s, release)
-    except BaseException:
-        release.close()
-        raise
-
-
-def _open_local(
-    names: Sequence[str],
-    threads: int | None,
-    link: str,
-    options: Sequence[str],
-    release: ExitStack,
-) -> Cluster:
-    cores = [()] * len(names) if threads is None else cores_for(len(names), threads)
-    threads = threads or max(1, len(os.sched_getaffinity(0)) // len(names))
-    scratch = Path(release.enter_context(TemporaryDirectory(prefix="prism-")))
-    secret, medium = scratch / "cluster.key", scratch / "medium"
-    save(generate(), secret)
-    emulated = EmulatedLink.open(link, medium, names)
-    if emulated is not None:
-        release.callback(emulated.medium.close)
-    coordinator = Coordinator(_LOOPBACK, 0, read(secret))
-    arguments = [
-        *("--coordinator", f"tcp://{_LOOPBACK}:{coordinator.port}"),
-        *("--secret", str(secret)),
-        *("--threads", str(threads)),
-        *options,
-        *("--link", link),
-        *("--medium", str(medium)),
-        *("--places", ",".join(names)),
-    ]
-    processes = _released_by(release, coordinator)
-    for name, pins in zip(names, cores, strict=True):
-        own = ["--cores", ",".join(map(str, pins))] if pins else []
-        processes.append(NodeProcess(name, [*arguments, *own], scratch, threads))
-    _await(coordinator, names, processes, _START_TIMEOUT_S)
-    return Cluster(coordinator, names, processes, scratch, release, emulated)
-
-
-def _open_config(config: ClusterConfig, timeout_s: float, release: ExitStack) -> Cluster:
-    secret = read(config.secret)
-    scratch = Path(release.enter_context(TemporaryDirectory(prefix="prism-")))
-    coordinator = Coordinator(config.host, config.port, secret)
-    arguments = [
-        *("--coordinator", f"tcp://{_bracketed(config.host)}:{config.port}"),
-        *("--secret", str(config.secret.resolve())),
-        *("--device", config.device),
-    ]
-    processes = _released_by(release, coordinator)
-    processes.append(NodeProcess(config.nodes[0], arguments, scratch))
-    _await(coordinator, config.nodes, processes, timeout_s)
-    return Cluster(coordinator, config.nodes, processes, scratch, release)
-
-
-def _released_by(release: ExitStack, coordinator: Coordinator) -> list[NodeProcess]:
-    """Return the list of processes that `release` will end, after the coordinator told them to."""
-    processes: list[NodeProcess] = []
-    release.callback(end_all, processes)
-    release.callback(coordinator.close)
-    return processes
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _await(
-    coordinator: Coordinator,
-    names: Sequence[str],
-    processes: Sequence[NodeProcess],
-    timeout_s: float,
-) -> None:
-    """Wait until all nodes have joined."""
-    deadline_s = time.monotonic() + timeout_s
-    while missing := coordinator.wait_for(names, 0.2):
-        for process in processes:
-            if process.name in missing and not process.running:
-                raise ClusterError(f"node {process.name} did not start: {process.last_words()}")
-        if time.monotonic() > deadline_s:
-            raise ClusterError(
-                f"{', '.join(missing)} did not join within {timeout_s:g} s; is prism node running "
-                f"there, with this coordinator's address and the same secret?"
-            )
+    return Cluster(open_devices(config, timeout_s, min_nodes or config.min_nodes))

@@ -1,36 +1,32 @@
-"""What the link between the nodes takes, timed from the coordinator."""
+"""What the links take, timed from the coordinator: exchanges among nodes, and the way to one."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
-from prism.control import messages as control
+from prism.control import messages
 from prism.coordinator.coordinator import Coordinator
-from prism.emulation.medium import wait_until
-from prism.emulation.place import EmulatedLink
 
 _TIMEOUT_S = 60.0
 
 
 class LinkTimer:
-    """Times the data plane among nodes, and the way from the coordinator to one of them.
+    """Times links.
 
     Args:
         coordinator: talks to the nodes.
-        home: name of the node on the coordinator's own device.
-        link: the emulated link of a local cluster.
     """
 
-    def __init__(self, coordinator: Coordinator, home: str, link: EmulatedLink | None) -> None:
+    def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
-        self._home = home
-        self._link = link
 
     def exchange_times(
         self, names: Sequence[str], sizes: Sequence[int], repeats: int, senders: Sequence[str]
     ) -> tuple[float, ...]:
         """Return the median time of an exchange by frame size, of the node that waits longest.
+
+        The nodes do it in turn with what else they compute; let them be idle.
 
         Args:
             names: nodes that take part.
@@ -45,7 +41,7 @@ class LinkTimer:
         call = self._coordinator.call()
         try:
             group = self._coordinator.group(call, names)
-            message = control.TimeExchanges(
+            message = messages.TimeExchanges(
                 request=call.request,
                 epoch=group.epoch,
                 sizes=tuple(sizes),
@@ -57,32 +53,28 @@ class LinkTimer:
             waiting, deadline_s = list(names), time.monotonic() + _TIMEOUT_S
             times: list[tuple[float, ...]] = []
             while waiting:
-                name, answer, _ = self._coordinator.answer(call, deadline_s, waiting)
+                name, answer, _ = call.answer(deadline_s, waiting)
                 waiting.remove(name)
                 times.append(answer.times_s)
             return tuple(max(column) for column in zip(*times, strict=True))
         except BaseException:
-            self._coordinator.new_epoch()
+            self._coordinator.drop_group(names)
             raise
         finally:
             self._coordinator.end(call)
 
     def round_trip_s(self, name: str, nbytes: int) -> float:
-        """Return how long `nbytes` to a node and a word back take.
+        """Return how long `nbytes` to a node and a word back take, whatever it computes.
 
         Raises:
             ClusterError: the node does not answer.
         """
         call = self._coordinator.call()
         try:
-            arrives_s = 0.0
-            if self._link is not None:
-                arrives_s = self._link.arrival_s(self._home, name, nbytes)
             started_s = time.monotonic()
-            probe = control.Probe(request=call.request, arrives_s=arrives_s)
+            probe = messages.Probe(request=call.request)
             self._coordinator.send(name, probe, [memoryview(bytes(nbytes))])
-            _, answer, _ = self._coordinator.answer(call, started_s + _TIMEOUT_S, [name])
-            wait_until(answer.arrives_s)
+            call.answer(started_s + _TIMEOUT_S, [name])
             return time.monotonic() - started_s
         finally:
             self._coordinator.end(call)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from prism.coordinator.coordinator import Coordinator
-from prism.errors import ClusterError, PlanError
-from prism.plan import Plan
 
 
 class Process(Protocol):
@@ -22,13 +20,6 @@ class Process(Protocol):
     @property
     def running(self) -> bool:
         """Whether the process still lives."""
-
-
-class Placed(NamedTuple):
-    """A plan and the nodes that run it, rank 0 first."""
-
-    plan: Plan
-    nodes: tuple[str, ...]
 
 
 class Roster:
@@ -48,35 +39,21 @@ class Roster:
         self._processes = tuple(processes)
 
     @property
+    def helpers(self) -> tuple[str, ...]:
+        """Names of the nodes alive that sit on other devices than the coordinator."""
+        return tuple(name for name in self.alive if name != self._names[0])
+
+    @property
     def alive(self) -> tuple[str, ...]:
         """Names of the nodes alive, the one on the coordinator's own device first."""
         for process in self._processes:
             if not process.running:
                 self._coordinator.report_lost(process.name, process.pid, "its process ended")
-        return self._ordered(self._coordinator.alive)
+        alive = self._coordinator.alive
+        return tuple(name for name in self.everyone if name in alive)
 
-    def place(self, plan: Plan) -> Placed:
-        """Put `plan` on nodes, on those alive if it can be.
-
-        A plan that the whole cluster could serve is placed on the whole cluster when too few are
-        alive: its request is answered without those who are gone.
-
-        Raises:
-            ClusterError: nobody is alive.
-            PlanError: the plan does not fit the cluster.
-        """
-        alive = self.alive
-        if not alive:
-            raise ClusterError("no node of the cluster is alive; start it again")
-        try:
-            return _placed(plan, alive)
-        except PlanError:
-            return _placed(plan, self._ordered((*self._names, *alive)))
-
-    def _ordered(self, names: Sequence[str]) -> tuple[str, ...]:
-        known = [name for name in self._names if name in names]
-        return (*known, *(name for name in names if name not in self._names))
-
-
-def _placed(plan: Plan, names: Sequence[str]) -> Placed:
-    return Placed(plan.on(names), plan.place(names))
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        """Names of all nodes expected or alive, in the cluster's order."""
+        late = (name for name in self._coordinator.alive if name not in self._names)
+        return (*self._names, *late)

@@ -22,6 +22,8 @@ class ClusterConfig(BaseModel):
         port: control port of the coordinator.
         secret: path of the cluster secret, relative to the file.
         device: torch device of the coordinator's own node.
+        min_nodes: the cluster opens with so many; the others are taken in when they come.
+        transport: what connects the nodes of a sequence plan.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +33,8 @@ class ClusterConfig(BaseModel):
     port: int = Field(DEFAULT_PORT, ge=1, le=65535)
     secret: Path = Path("cluster.key")
     device: str = "auto"
+    min_nodes: int = Field(1, ge=1)
+    transport: str = "gloo"
 
 
 def read_config(path: Path) -> ClusterConfig:
