@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-import prism
 from prism.control.messages import NodeFacts
 from prism.errors import ConfigError
+from prism.version import VERSION
 
 
 def pick_device(text: str) -> str:
@@ -38,7 +38,7 @@ def facts_of(device: str, cores: tuple[int, ...]) -> NodeFacts:
         device=device,
         threads=torch.get_num_threads(),
         cores=cores,
-        prism=prism.__version__,
+        prism=VERSION,
         torch=torch.__version__,
         transformers=version("transformers"),
     )
