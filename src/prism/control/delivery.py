@@ -13,15 +13,19 @@ Frames = list[Any]
 
 
 class Delivery(Protocol):
-    """One end's way to the others; called on the thread that owns the sockets."""
+    """One end's way to the others; frames are bytes or memoryviews."""
 
     def outgoing(self, receiver: str, frames: Frames) -> Frames:
-        """Return what to put on the socket for a node; "" is the coordinator."""
+        """Return what to put on the socket for a node; "" is the coordinator, or not yet known.
+
+        Called by whoever sends, on any thread, in the order of sending.
+        """
 
     def incoming(self, sender: str, frames: Frames, deliver: Callable[[Frames], None]) -> None:
         """Call `deliver` with what `outgoing` was given, in the order of each sender.
 
-        It may be called later and on another thread. `sender` tells connections apart.
+        It may be called later and on another thread; it must not raise. `sender` tells connections
+        apart.
         """
 
     def close(self) -> None:

@@ -15,6 +15,8 @@ import zmq
 
 from prism.errors import ConfigError
 
+ZAP_DOMAIN = "prism"
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
@@ -67,3 +69,18 @@ def read(path: Path) -> Secret:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zmq.ZMQError) as error:
         raise ConfigError(f"{path} is no cluster secret ({error}); see prism keygen") from error
     return Secret(public, private)
+
+
+def secure_server(socket: zmq.Socket[bytes], secret: Secret) -> None:
+    """Let `socket` accept peers with the cluster secret only, before it binds."""
+    socket.curve_server = True
+    socket.curve_publickey = secret.public
+    socket.curve_secretkey = secret.private
+    socket.zap_domain = ZAP_DOMAIN.encode()
+
+
+def secure_client(socket: zmq.Socket[bytes], secret: Secret) -> None:
+    """Let `socket` connect to a coordinator with the cluster secret, before it connects."""
+    socket.curve_serverkey = secret.public
+    socket.curve_publickey = secret.public
+    socket.curve_secretkey = secret.private

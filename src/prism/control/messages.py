@@ -14,15 +14,13 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import zmq
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from prism.control.keys import Secret
 from prism.errors import ClusterError, ConfigError
 
 PROTOCOL = 2  # raised with every change that an older node would not understand
 HEARTBEAT_S = 0.5
-ZAP_DOMAIN = "prism"
+_PROBLEM_LENGTH = 200
 
 
 class _Message(BaseModel):
@@ -159,7 +157,7 @@ class Run(_Message):
         model: number of the model.
         plan: in its text form.
         length: tokens per sample; inputs and plan have been checked.
-        inputs: what `tensors.pack` said of them.
+        inputs: what `codec.pack` said of them.
         epoch: of the group that a sequence plan runs in.
         timeout_s: longest wait for one exchange.
     """
@@ -250,8 +248,8 @@ class Stop(_Message):
 
 
 Message = Annotated[
-    Hello | Welcome | Refused | Heartbeat | Unknown | Ping | Load | Loaded | Unload | FormGroup | Run
-    | Done | Failed | Cancel | CloseGroups | Probe | TimeExchanges | ExchangesTimed | Stop,
+    Hello | Welcome | Refused | Heartbeat | Unknown | Ping | Load | Loaded | Unload | FormGroup
+    | Run | Done | Failed | Cancel | CloseGroups | Probe | TimeExchanges | ExchangesTimed | Stop,
     Field(discriminator="kind"),
 ]  # fmt: skip
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
@@ -266,47 +264,36 @@ def decode(frames: Sequence[Any]) -> tuple[Message, list[Any]]:
     """Return a message and its tensor frames.
 
     Raises:
-        ClusterError: the frames are no message of this protocol.
+        ClusterError: the frames are no message of this protocol; in one short line.
     """
     try:
         return _ADAPTER.validate_json(bytes(frames[0])), list(frames[1:])
-    except (ValidationError, IndexError) as error:
+    except (ValidationError, IndexError, RecursionError) as error:
         raise ClusterError(f"not a prism message: {_problem(error)}") from error
 
 
-def _problem(error: ValidationError | IndexError) -> str:
+def _problem(error: Exception) -> str:
     if isinstance(error, IndexError):
         return "it has no frames"
-    first = error.errors()[0]
+    if not isinstance(error, ValidationError):
+        return "it is nested too deeply"
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
+    # It quotes what came, which may be long and is not to be trusted on a terminal.
+    text = f"{where}: {first['msg']}" if where else first["msg"]
+    return ascii(text[:_PROBLEM_LENGTH])[1:-1]
 
 
 def protocol_of(frames: Sequence[Any]) -> int | None:
     """Return the protocol of a hello that `decode` could not read; None if it is no hello."""
     try:
         values = json.loads(bytes(frames[0]))
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, RecursionError):
         return None
     if not isinstance(values, dict) or values.get("kind") != "hello":
         return None
     protocol = values.get("protocol")
-    return protocol if isinstance(protocol, int) else None
-
-
-def secure_server(socket: zmq.Socket[bytes], secret: Secret) -> None:
-    """Let `socket` accept peers with the cluster secret only, before it binds."""
-    socket.curve_server = True
-    socket.curve_publickey = secret.public
-    socket.curve_secretkey = secret.private
-    socket.zap_domain = ZAP_DOMAIN.encode()
-
-
-def secure_client(socket: zmq.Socket[bytes], secret: Secret) -> None:
-    """Let `socket` connect to a coordinator with the cluster secret, before it connects."""
-    socket.curve_serverkey = secret.public
-    socket.curve_publickey = secret.public
-    socket.curve_secretkey = secret.private
+    return protocol if type(protocol) is int else None
 
 
 def host_and_port(endpoint: str) -> tuple[str, int]:
