@@ -110,6 +110,12 @@ class Medium:
                 done = self._occupy(node_index, nbytes * 8 / rate, now, receivers)
         return float(done + latency_s + self._rng.uniform(0.0, jitter_s))
 
+    def delay_s(self) -> float:
+        """Return how long something too small to need air time takes, jitter drawn afresh."""
+        with self._exclusive():
+            _, latency_s, jitter_s = _LINK.unpack_from(self._file, 0)
+        return float(latency_s + self._rng.uniform(0.0, jitter_s))
+
     def _occupy(
         self, node_index: int, copy_s: float, now: float, receivers: Sequence[int]
     ) -> float:

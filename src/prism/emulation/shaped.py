@@ -61,6 +61,11 @@ class ShapedTransport:
     def counters(self, counters: Counters) -> None:
         self._inner.counters = counters
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be posted any more."""
+        return self._expired or self._inner.closed
+
     def post(
         self, frame: torch.Tensor, send_to: Sequence[int], receive: Mapping[int, torch.Tensor]
     ) -> ShapedHandle:
