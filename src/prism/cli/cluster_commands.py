@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from prism.node.program import NodeConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -29,10 +33,16 @@ def keygen(
 def node(
     coordinator: Annotated[
         str,
-        typer.Option("--coordinator", "--head", help="The coordinator's address, tcp://HOST:PORT."),
+        typer.Option(
+            "--coordinator",
+            "--head",
+            help="Where the coordinator listens, tcp://HOST:PORT: host and port of cluster.yaml.",
+        ),
     ],
-    name: Annotated[str, typer.Option(help="This node's name, unique in the cluster.")],
-    secret: Annotated[Path, typer.Option(help="The cluster secret.")] = Path("cluster.key"),
+    name: Annotated[str, typer.Option(help="This node's name, as cluster.yaml lists it.")],
+    secret: Annotated[
+        Path, typer.Option(help="The cluster secret, copied from the coordinator's device.")
+    ] = Path("cluster.key"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Compute threads.", min=1)] = None,
     cores: Annotated[str, typer.Option(help="Cores to run on, such as 0,1.")] = "",
@@ -45,9 +55,11 @@ def node(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
     scratch: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Serve as a node of the cluster whose coordinator is there, and of the next one there.
+    """Let this device serve a cluster as a node: start it here and leave it running.
 
-    Ends with Ctrl-C or SIGTERM.
+    It joins the coordinator at that address as soon as one is there, and the next one after that.
+    Ctrl-C or SIGTERM ends it with code 0; it ends with 1 when the coordinator refuses it, and with
+    2 when an option is wrong.
     """
     from prism.control.keys import read
     from prism.control.messages import host_and_port
@@ -68,29 +80,39 @@ def node(
 
     import torch
 
-    from prism.emulation.place import EmulatedLink
     from prism.node.program import Node, NodeConfig
 
     if threads is not None:
         torch.set_num_threads(threads)
-    names = places.split(",") if places else []
     config = NodeConfig(
         name=name,
         coordinator=coordinator,
         secret=key,
         device=device,
         cores=pins,
-        link=EmulatedLink.open(link, medium, names) if medium else None,
-        home=names[0] if names else "",
         energy=energy,
         outlives_coordinator=parent is None,
     )
+    if medium is not None:
+        config = _emulated(config, link, medium, places.split(","))
     logging.basicConfig(format="%(message)s")
     logging.getLogger("prism").setLevel(logging.INFO)
     running = Node(config)
     lifetime.say_farewell_with(running.stop)
     print(f"{name}: {running.run()}")
     leave(0)
+
+
+def _emulated(config: NodeConfig, text: str, medium: Path, names: list[str]) -> NodeConfig:
+    """Return `config` with both planes over an emulated link, if the text is one."""
+    from prism.emulation.place import EmulatedLink
+
+    link = EmulatedLink.open(text, medium, names)
+    if link is None:
+        return config
+    return replace(
+        config, delivery=link.delivery(config.name), factory=link.factory(config.factory)
+    )
 
 
 def _pin(cores: str) -> tuple[int, ...]:

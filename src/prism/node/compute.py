@@ -1,0 +1,92 @@
+"""What the computing thread does: connect to the others, run a batch, time exchanges."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from prism.control import codec
+from prism.control import messages as control
+from prism.energy import EnergyMeter, EnergyReading
+from prism.node.groups import Groups
+from prism.node.loader import Loader
+from prism.node.tasks import Reply, Task, Tasks
+from prism.plan import Plan
+from prism.record import RunRecord
+from prism.transport.measure import exchange_times
+
+
+class Computer:
+    """Carries out tasks one at a time, on the thread that calls it.
+
+    Args:
+        tasks: what is asked of the node.
+        loader: has the models.
+        groups: has the connections to the other nodes.
+        meter: measures the energy of a run.
+    """
+
+    def __init__(self, tasks: Tasks, loader: Loader, groups: Groups, meter: EnergyMeter) -> None:
+        self._tasks = tasks
+        self._loader = loader
+        self._groups = groups
+        self._meter = meter
+
+    def do(self, task: Task) -> None:
+        """Carry out a `FormGroup`, a `Run` or a `TimeExchanges`."""
+        message = task.message
+        if isinstance(message, control.FormGroup):
+            self._tasks.carry_out(task, self._form_group)
+            return
+        action = self._run if isinstance(message, control.Run) else self._time_exchanges
+        if not self._tasks.carry_out(task, action) and message.epoch is not None:
+            # The others wait for frames that will not come: the closed connection tells them.
+            self._groups.close((message.epoch,))
+        if isinstance(message, control.Run):
+            self._loader.released(message.model)
+
+    def _form_group(self, task: Task) -> None:
+        self._groups.connect(task.message.group)
+
+    def _time_exchanges(self, task: Task) -> Reply:
+        message = task.message
+        with self._groups.using(message.epoch) as transport:
+            assert transport is not None
+            times_s = exchange_times(transport, message.sizes, message.repeats, message.senders)
+        return control.ExchangesTimed(request=message.request, times_s=tuple(times_s)), ()
+
+    def _run(self, task: Task) -> Reply:
+        message = task.message
+        engine = self._loader.engine(message.model)
+        with self._groups.using(message.epoch) as transport:
+            begun_s = time.perf_counter()
+            inputs = codec.unpack(message.inputs, task.frames)
+            input_s = time.perf_counter() - begun_s
+            with self._meter.window() as window:
+                execution = engine.run(
+                    inputs,
+                    Plan.parse(message.plan),
+                    length=message.length,
+                    transport=transport,
+                    timeout_s=message.timeout_s,
+                    should_cancel=lambda: task.unwanted or not self._groups.is_open(message.epoch),
+                )
+                window.busy(seconds=execution.record.compute_s)
+        record = _with_energy(replace(execution.record, input_s=input_s), window.reading)
+        return _answer(message.request, execution.output, record)
+
+
+def _answer(request: int, output: Any, record: RunRecord) -> Reply:
+    description, frames = (None, []) if output is None else codec.pack(output)
+    return control.Done(request=request, record=record.to_dict(), output=description), frames
+
+
+def _with_energy(record: RunRecord, reading: EnergyReading) -> RunRecord:
+    return replace(
+        record,
+        energy_j=reading.joules,
+        energy_scope=reading.scope if reading.reason is None else reading.reason,
+        energy_domain=reading.domain or None,
+        energy_quality=reading.quality,
+    )

@@ -1,0 +1,107 @@
+"""The models in memory, and the thread that brings them in and lets go of them.
+
+Loading takes seconds; on a thread of its own it keeps no request waiting.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import queue
+import threading
+
+from prism.control import messages as control
+from prism.engine.engine import Engine
+from prism.errors import Cancelled, ClusterError
+from prism.models.load import load
+from prism.node.tasks import Reply, Task, Tasks
+
+_CLOSE_TIMEOUT_S = 0.2
+
+
+class Loader:
+    """Loads and unloads models, one after the other.
+
+    Args:
+        name: of the node.
+        device: torch device of the weights.
+        tasks: what is asked of the node.
+    """
+
+    def __init__(self, name: str, device: str, tasks: Tasks) -> None:
+        self._name = name
+        self._device = device
+        self._tasks = tasks
+        self._engines: dict[int, Engine] = {}
+        self._changing = threading.Lock()
+        # True asks for the memory of what nobody holds any more; None ends the thread.
+        self._queue: queue.SimpleQueue[Task | bool | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="prism-loader", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread after what it is loading; does not wait for that."""
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join(_CLOSE_TIMEOUT_S)
+
+    def submit(self, task: Task) -> None:
+        """Queue a `Load` or an `Unload`."""
+        self._queue.put(task)
+
+    def engine(self, model: int) -> Engine:
+        """Return what runs a model; hold it no longer than one run, then call `released`.
+
+        Raises:
+            ClusterError: it is not loaded.
+        """
+        with self._changing:
+            if model not in self._engines:
+                raise ClusterError(f"{self._name} has not loaded model {model}; load it first")
+            return self._engines[model]
+
+    def released(self, model: int) -> None:
+        """Take note that a run let go of its engine, which may have been the last to hold it."""
+        with self._changing:
+            loaded = model in self._engines
+        if not loaded:
+            self._queue.put(True)
+
+    def clear(self) -> None:
+        """Let go of all models; from any thread."""
+        with self._changing:
+            self._engines = {}
+        self._queue.put(True)
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, Task):
+                self._tasks.carry_out(item, self._act)
+            _return_memory()
+
+    def _act(self, task: Task) -> Reply | None:
+        message = task.message
+        # A model that is loaded again is not kept twice.
+        with self._changing:
+            self._engines.pop(message.model, None)
+        if isinstance(message, control.Unload):
+            return None
+        loaded = load(message.source, message.dtype, self._device)
+        with self._changing:
+            if task.unwanted:
+                raise Cancelled(f"model {message.model} was given up while it was loaded")
+            self._engines[message.model] = Engine(loaded, self._name)
+        return control.Loaded(request=message.request, fingerprint=loaded.fingerprint), ()
+
+
+def _return_memory() -> None:
+    """Give the memory of what was let go of back to the system."""
+    gc.collect()  # modules and their hooks refer to each other
+    try:
+        trim = ctypes.CDLL(None).malloc_trim  # glibc keeps what is free otherwise
+    except (OSError, AttributeError):
+        return
+    trim(0)

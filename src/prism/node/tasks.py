@@ -1,0 +1,115 @@
+"""What the coordinator asked this node to do and is not done: who waits for it, and who no more.
+
+A task is *cancelled* when its caller gave it up, and *void* when nobody could take an answer: the
+coordinator lost sight of this node, or another one came. Both are dropped, the second in silence.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from prism.control import messages as control
+from prism.errors import Cancelled, PrismError
+
+Reply = tuple[BaseModel, Sequence[memoryview]]
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One thing to do.
+
+    Attributes:
+        message: what was asked for.
+        frames: what followed it.
+        cancelled: its caller gave it up.
+        void: nobody could take an answer.
+    """
+
+    message: Any
+    frames: Sequence[Any]
+    cancelled: bool = False
+    void: bool = False
+
+    @property
+    def request(self) -> int | None:
+        """The request's number; None for what is not answered."""
+        return getattr(self.message, "request", None)
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether to drop it where it stands."""
+        return self.cancelled or self.void
+
+
+class Tasks:
+    """The tasks of a node; used from all its threads.
+
+    Args:
+        name: of the node.
+        send: sends a message with its frames to the coordinator.
+    """
+
+    def __init__(self, name: str, send: Callable[[BaseModel, Sequence[memoryview]], None]) -> None:
+        self._name = name
+        self._send = send
+        self._open: set[Task] = set()
+        self._changing = threading.Lock()
+
+    def add(self, message: BaseModel, frames: Sequence[Any] = ()) -> Task:
+        """Take a message as a task; it stays until it is carried out."""
+        task = Task(message, frames)
+        with self._changing:
+            self._open.add(task)
+        return task
+
+    def cancel(self, request: int) -> None:
+        """Mark the tasks of a request as given up; one that is done already is none any more.
+
+        A group is formed all the same: the others wait for this node, and it serves what comes.
+        """
+        with self._changing:
+            for task in self._open:
+                if task.request == request and not isinstance(task.message, control.FormGroup):
+                    task.cancelled = True
+
+    def void_all(self) -> None:
+        """Let nobody be answered who asked before."""
+        with self._changing:
+            for task in self._open:
+                task.void = True
+
+    def carry_out(self, task: Task, action: Callable[[Task], Reply | None]) -> bool:
+        """Do what a task asks by `action`, and send its reply, or why there is none.
+
+        Returns:
+            Whether it was done.
+        """
+        reply: Reply | None = None
+        done = False
+        try:
+            if task.cancelled:
+                raise Cancelled(f"request {task.request} was given up before it began")
+            if not task.void:
+                reply = action(task)
+                done = True
+        except PrismError as error:
+            reply = self._failure(task, type(error).__name__, str(error))
+        except Exception as error:  # whatever happens here must reach the caller
+            reason = f"{self._name}: {type(error).__name__}: {error}"
+            reply = self._failure(task, "NodeFailed", reason)
+        task.frames = ()
+        with self._changing:
+            self._open.discard(task)
+        if not task.void and reply is not None:
+            self._send(*reply)
+        return done
+
+    def _failure(self, task: Task, error: str, reason: str) -> Reply | None:
+        if task.request is None:
+            return None
+        return control.Failed(request=task.request, error=error, message=reason), ()
