@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
+from transformers.modeling_outputs import BaseModelOutput
 
 from prism.control import codec as tensors
 from prism.control import messages as control
@@ -171,23 +171,3 @@ def test_a_short_frame_is_an_error(length):
     description, _ = tensors.pack(torch.zeros(3))
     with pytest.raises(ClusterError, match=f"{length} bytes"):
         tensors.unpack(description, [bytes(length)])
-
-
-def test_rows_are_cut_and_joined_again():
-    inputs = {"input_ids": torch.arange(12).reshape(6, 2), "scale": torch.tensor(2.0), "flag": True}
-    parts = [tensors.rows_of(inputs, *span) for span in ((0, 1), (1, 4), (4, 6))]
-    assert [part["input_ids"].shape[0] for part in parts] == [1, 3, 2]
-    assert all(part["flag"] is True and part["scale"] == 2 for part in parts)
-    outputs = [
-        ImageClassifierOutput(logits=part["input_ids"], hidden_states=(part["input_ids"],))
-        for part in parts
-    ]
-    joined = tensors.join_rows(outputs)
-    assert isinstance(joined, ImageClassifierOutput)
-    assert torch.equal(joined.logits, inputs["input_ids"])
-    assert torch.equal(joined.hidden_states[0], inputs["input_ids"])
-
-
-def test_an_output_without_rows_cannot_be_joined():
-    with pytest.raises(RequestError, match="local"):
-        tensors.join_rows([torch.tensor(1.0), torch.tensor(2.0)])

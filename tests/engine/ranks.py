@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from prism.engine.engine import Engine
+from prism.models.inputs import check_inputs
+from prism.models.instrument import never
 from prism.models.load import adopt
 from prism.plan import Plan
 from prism.transport.gloo import GlooTransport, connect_store, epoch_store, serve_store
@@ -25,6 +27,7 @@ class Ranks:
     def __init__(self, size, model, **family):
         self.pool = ThreadPoolExecutor(size)
         self.store = serve_store(_HOST, 0, _TIMEOUT_S)
+        self.epoch = 0
         self.engines = [self._engine(model, rank, family) for rank in range(size)]
         self.transports = self.each(self._join)
 
@@ -34,32 +37,49 @@ class Ranks:
         return Engine(replace(loaded, info=changed), f"node{rank}")
 
     def _join(self, rank):
-        store = epoch_store(connect_store(_HOST, self.store.port, _TIMEOUT_S), 0)
+        store = epoch_store(connect_store(_HOST, self.store.port, _TIMEOUT_S), self.epoch)
         return GlooTransport(store, rank, len(self.engines), _TIMEOUT_S, _HOST)
 
     def each(self, action):
         """Return what `action(rank)` gives on all ranks at once."""
         return list(self.pool.map(action, range(len(self.engines))))
 
-    def run(self, plan, inputs, ranks=None, timeout_s=_TIMEOUT_S):
-        """Run one request on all ranks, or on some; return their executions, or their errors."""
+    def run(self, plan, inputs, ranks=None, timeout_s=_TIMEOUT_S, should_cancel=never):
+        """Run one request on all ranks, or on some; return their executions, or their errors.
+
+        `inputs` are those of all ranks, or a list with those of each.
+        """
+        given = inputs if isinstance(inputs, list) else [inputs] * len(self.engines)
 
         def action(rank):
             if ranks is not None and rank not in ranks:
                 return None
+            engine = self.engines[rank]
             try:
-                return self.engines[rank].run(
-                    inputs,
+                _, length = check_inputs(engine.loaded.info, given[rank])
+                return engine.run(
+                    given[rank],
                     Plan.parse(plan),
+                    length=length,
                     transport=self.transports[rank],
                     timeout_s=timeout_s,
+                    should_cancel=should_cancel,
                 )
             except Exception as error:
                 return error
 
         return self.each(action)
 
+    def regroup(self):
+        """Connect all ranks anew, after a failure."""
+        for transport in self.transports:
+            transport.close()
+        self.epoch += 1
+        self.transports = self.each(self._join)
+
     def close(self):
         for transport in self.transports:
             transport.close()
+        for engine in self.engines:
+            engine.close()
         self.pool.shutdown()

@@ -1,14 +1,25 @@
 """One batch, one plan: what helpers leave out, what is recorded, what failures leave behind."""
 
+import threading
 from contextlib import contextmanager
 
 import pytest
 import torch
+from tests.engine.fakes import Clock, FakeTransport
 from tests.engine.ranks import Ranks
 from tests.families import BLOCKS, BY_NAME, PARTS, TOKENS, assert_equal_outputs
 
-from prism.engine.engine import Engine
-from prism.errors import DeadlineExceeded, PlanError, RequestError
+from prism.engine.engine import Engine, Execution
+from prism.errors import (
+    Cancelled,
+    ClusterError,
+    DeadlineExceeded,
+    ModelFailed,
+    NodeFailed,
+    PeerLost,
+    PrismError,
+)
+from prism.models.backends import BACKENDS
 from prism.models.load import adopt
 from prism.plan import Plan
 
@@ -48,7 +59,7 @@ def test_helpers_end_early_when_only_the_first_row_is_asked_for(plan, complete):
     with ranks_of(case.name) as ranks:
         executions, rows = blocks_run(ranks, plan, case.inputs())
     parts = PARTS[TOKENS]["3/1/2" if "shares" in plan else ""]
-    # The last block asks with the class token alone, on the head node alone.
+    # The last block asks with the class token alone, on rank 0 alone.
     assert rows[0] == [*[parts[0]] * (BLOCKS - 1), 1]
     for rank in (1, 2):
         assert rows[rank] == [parts[rank]] * complete
@@ -84,24 +95,34 @@ def test_the_last_rows_alone_equal_all_rows_cut(name, keep):
     assert torch.equal(again, whole)
 
 
-def test_records_account_for_the_whole_time():
+def test_a_record_books_every_second_where_it_was_spent(monkeypatch):
+    """Blocks take 1 s, waiting for peers 10 s, for own sends 0.25 s: on a clock of our own."""
+    clock = Clock()
+    monkeypatch.setattr("prism.engine.engine.time", clock)
     case = BY_NAME["ViTModel"]
-    with ranks_of("ViTModel") as ranks:
-        executions = ranks.run("seq:3:L2", case.inputs())
-    for rank, execution in enumerate(executions):
-        record = execution.record
-        assert (record.node, record.batch, record.length) == (f"node{rank}", 2, TOKENS)
-        parts = record.compute_s + record.staging_s + record.comm_s + record.output_s
-        assert parts == pytest.approx(record.total_s)
-        assert min(record.compute_s, record.comm_s) > 0
-    assert executions[0].record.output_s > 0
-    assert executions[1].record.output_s == executions[2].record.output_s == 0
+    engine = Engine(adopt(case.model()), "here")
+    for block in engine.loaded.model.layers:
+        block.register_forward_pre_hook(lambda *_: clock.pass_s(1.0))
+    transport = FakeTransport(clock=clock, arrival_s=10.0, sent_s=0.25)
+    for _ in range(2):
+        record = engine.run(
+            case.inputs(), Plan.parse("seq:2:L2"), length=TOKENS, transport=transport
+        ).record
+        assert (record.node, record.batch, record.length) == ("here", 2, TOKENS)
+        assert record.compute_s == pytest.approx(BLOCKS)
+        # Block 0 needs nobody; after the last block the others' rows are gathered.
+        assert record.comm_s == pytest.approx((BLOCKS - 1) * 10.0 + BLOCKS * 0.25)
+        assert record.output_s == pytest.approx(10.0)
+        assert record.total_s == pytest.approx(BLOCKS * (1.0 + 10.0 + 0.25))
+        assert (record.staging_s, record.messages) == (0.0, BLOCKS - 1)
+    local = engine.run(case.inputs(), Plan.parse("local"), length=TOKENS).record
+    assert local.compute_s == local.total_s == pytest.approx(BLOCKS)
 
 
 def test_local_sends_nothing_and_is_plain_transformers():
     case = BY_NAME["GPT2LMHeadModel"]
     model, inputs = case.model(), case.inputs(padding=3)
-    execution = Engine(adopt(model), "here").run(inputs, Plan.parse("local"))
+    execution = Engine(adopt(model), "here").run(inputs, Plan.parse("local"), length=TOKENS)
     with torch.no_grad():
         assert torch.equal(execution.output.logits, model(**inputs).logits)
     record = execution.record
@@ -112,24 +133,163 @@ def test_local_sends_nothing_and_is_plain_transformers():
     assert execution.output.past_key_values is None
 
 
-def test_a_peer_that_never_posts_ends_in_a_deadline_and_a_clean_model():
-    case = BY_NAME["ViTModel"]
-    inputs = case.inputs()
+def plain(name, inputs):
+    with torch.no_grad():
+        return BY_NAME[name].model()(**inputs)
+
+
+def test_a_peer_that_never_posts_ends_in_a_deadline_and_a_plain_model():
+    inputs = BY_NAME["ViTModel"].inputs()
     with ranks_of("ViTModel") as ranks:
         failed = ranks.run("seq:3:full", inputs, ranks=(0, 1), timeout_s=0.3)
-        assert isinstance(failed[0], DeadlineExceeded)
-        assert "did not answer rank 0 within 0.3 s" in str(failed[0])
+        assert any(isinstance(error, DeadlineExceeded) for error in failed)
+        assert all(isinstance(error, ClusterError) for error in failed[:2])
+        assert [transport.closed for transport in ranks.transports] == [True, True, False]
+        local = ranks.engines[0].run(inputs, Plan.parse("local"), length=TOKENS).output
         model = ranks.engines[0].loaded.model
-        assert not any(module._forward_pre_hooks for module in model.modules())
-        local = ranks.engines[0].run(inputs, Plan.parse("local")).output
-    with torch.no_grad():
-        assert torch.equal(local[0], case.model()(**inputs)[0])
+    assert torch.equal(local[0], plain("ViTModel", inputs)[0])
+    # A closed engine leaves the model as it was.
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_sent():
-    case = BY_NAME["LlamaForCausalLM"]
-    with ranks_of(case.name, size=2) as ranks:
-        inputs = case.inputs()
-        assert isinstance(ranks.run("seq:2:L2:lag1", inputs)[0], PlanError)
-        assert isinstance(ranks.run("seq:2:L2", {**inputs, "use_cache": True})[1], RequestError)
-        assert [transport.counters.messages for transport in ranks.transports] == [0, 0]
+def failing_block(engine, index, error):
+    def fail(*_):
+        raise error
+
+    return engine.loaded.model.layers[index].register_forward_pre_hook(fail)
+
+
+def test_a_model_that_fails_after_the_last_exchange_stays_in_step():
+    name, plan = "ViTForImageClassification", "seq:3:L2"
+    inputs = BY_NAME[name].inputs()
+    with ranks_of(name) as ranks:
+        for _ in range(2):
+            # The loss is computed by rank 0 alone, when everybody else is through.
+            failed = ranks.run(plan, {**inputs, "labels": torch.tensor([0, 7])})
+            assert isinstance(failed[0], ModelFailed)
+            assert str(failed[0]) == "IndexError: Target 7 is out of bounds."
+            assert [execution.output for execution in failed[1:]] == [None, None]
+            assert not any(transport.closed for transport in ranks.transports)
+            full = ranks.run("seq:3:full", inputs)
+            assert_equal_outputs(full[0].output, plain(name, inputs))
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_a_model_that_fails_amid_a_pass_tells_its_peers_at_once(rank, block):
+    inputs = BY_NAME["ViTModel"].inputs()
+    with ranks_of("ViTModel") as ranks:
+        hook = failing_block(ranks.engines[rank], block, ValueError("block fails"))
+        failed = ranks.run("seq:3:full", inputs)
+        assert isinstance(failed[rank], ModelFailed)
+        assert str(failed[rank]) == "ValueError: block fails"
+        # Lost, not timed out. A helper that had sent all it has is through already.
+        others = [failed[other] for other in (0, 1, 2) if other != rank]
+        assert all(isinstance(each, (PeerLost, Execution)) for each in others)
+        assert isinstance(failed[0], ClusterError) or rank == 0
+        assert ranks.transports[rank].closed
+        hook.remove()
+        ranks.regroup()
+        again = ranks.run("seq:3:full", inputs)
+    assert_equal_outputs(again[0].output, plain("ViTModel", inputs))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("x"), ModelFailed),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ModelFailed),
+        (KeyError("x"), ModelFailed),
+        (MemoryError(), NodeFailed),
+        (OSError("disk"), NodeFailed),
+        (torch.OutOfMemoryError("CUDA out of memory"), NodeFailed),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), NodeFailed),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), NodeFailed),
+        (PeerLost("rank 1"), PeerLost),
+    ],
+    ids=lambda value: getattr(value, "__name__", repr(value)[:24]),
+)
+def test_the_models_own_errors_are_told_from_the_machines(error, expected):
+    case = BY_NAME["ViTModel"]
+    engine = Engine(adopt(case.model()))
+    failing_block(engine, 1, error)
+    with pytest.raises(PrismError) as caught:
+        engine.run(case.inputs(), Plan(), length=TOKENS)
+    assert type(caught.value) is expected
+    if expected is not PeerLost:
+        assert str(caught.value) == f"{type(error).__name__}: {error}"
+        assert caught.value.__cause__ is error
+
+
+def cancelling(engine):
+    """Return a flag that is set as soon as the engine's first block has run, and all blocks run."""
+    flag, seen = threading.Event(), []
+
+    def ran(index):
+        seen.append(index)
+        flag.set()
+
+    for index, block in enumerate(engine.loaded.model.layers):
+        block.register_forward_hook(lambda *_, index=index: ran(index))
+    return flag, seen
+
+
+@pytest.mark.parametrize("plan", ["local", "batch:2"])
+def test_work_that_nobody_waits_for_ends_before_the_next_block(plan):
+    case = BY_NAME["ViTModel"]
+    inputs = case.inputs()
+    engine = Engine(adopt(case.model()))
+    flag, seen = cancelling(engine)
+    with pytest.raises(Cancelled, match="given up; it ended before block 1"):
+        engine.run(inputs, Plan.parse(plan), length=TOKENS, should_cancel=flag.is_set)
+    assert seen == [0]
+    output = engine.run(inputs, Plan.parse(plan), length=TOKENS).output
+    assert torch.equal(output[0], plain("ViTModel", inputs)[0])
+
+
+@pytest.mark.parametrize("plan", ["seq:3:full", "seq:3:L2:lag1"])
+def test_a_cancelled_sequence_ends_on_all_ranks_and_the_next_is_right(plan):
+    inputs = BY_NAME["ViTModel"].inputs()
+    with ranks_of("ViTModel") as ranks:
+        flag, seen = cancelling(ranks.engines[0])
+        ended = ranks.run(plan, inputs, should_cancel=flag.is_set)
+        assert isinstance(ended[0], Cancelled) and seen == [0]
+        assert all(isinstance(error, (Cancelled, PeerLost)) for error in ended[1:])
+        assert all(transport.closed for transport in ranks.transports)
+        ranks.regroup()
+        again = ranks.run("seq:3:full", inputs)
+    assert_equal_outputs(again[0].output, plain("ViTModel", inputs))
+
+
+@pytest.mark.parametrize("plan", ["seq:3:full:shares=3/1/2", "seq:3:L2", "seq:3:L2:lag1"])
+@pytest.mark.parametrize("frames", [0, 11])
+def test_a_mask_over_mel_frames_hides_no_token(plan, frames):
+    case = BY_NAME["WhisperEncoder"]
+    inputs = case.inputs()
+    mask = torch.ones(2, 2 * case.tokens, dtype=torch.long)
+    mask[1, frames:] = 0
+    with ranks_of(case.name) as ranks:
+        expected = ranks.run(plan, inputs)[0].output
+        masked = ranks.run(plan, {**inputs, "attention_mask": mask})[0].output
+    assert torch.equal(masked[0], expected[0])
+
+
+def test_the_model_is_called_through_the_backend():
+    case = BY_NAME["ViTModel"]
+    calls = []
+
+    class Counting:
+        name = "counting"
+
+        def prepare(self, loaded):
+            def call(**inputs):
+                calls.append(sorted(inputs))
+                return loaded.model(**inputs)
+
+            return call
+
+    engine = Engine(adopt(case.model()), backend=Counting())
+    engine.run(case.inputs(), Plan(), length=TOKENS)
+    assert (engine.backend, calls) == ("counting", [["pixel_values"]])
+    assert Engine(adopt(case.model())).backend == "eager"
+    assert {name: backend.name for name, backend in BACKENDS.items()} == {"eager": "eager"}

@@ -188,8 +188,9 @@ class _Request:
 
 def _prepare(model: str, paths: Sequence[Path], texts: Sequence[str], plan: Plan) -> _Request:
     """Read the model's configuration and the inputs; check all that needs no node."""
+    from prism.engine.strategies import STRATEGIES
     from prism.models import processing
-    from prism.models.inputs import check_inputs, check_plan
+    from prism.models.inputs import check_inputs
     from prism.models.load import describe
 
     output.quiet_libraries()
@@ -210,7 +211,7 @@ def _prepare(model: str, paths: Sequence[Path], texts: Sequence[str], plan: Plan
             made["logits_to_keep"] = 1  # only the last token's answer is shown
         request = _Request(info, names, made, tokenizer)
     _, length = check_inputs(info, request.inputs)
-    check_plan(info, plan, request.inputs, length)
+    STRATEGIES[plan.strategy].check(info, plan, request.inputs, length)
     return request
 
 

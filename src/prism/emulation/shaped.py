@@ -102,6 +102,11 @@ class ShapedTransport:
         """Refuse posts from now on: a deadline has passed."""
         self._expired = True
 
+    @property
+    def closed(self) -> bool:
+        """Whether the inner transport is closed."""
+        return self._inner.closed
+
     def close(self) -> None:
         """Close the inner transport. The medium stays open; it belongs to the caller."""
         self._inner.close()
@@ -135,3 +140,7 @@ class ShapedHandle:
             )
         owner.counters.bytes_received -= STAMP_BYTES * len(self._receive)
         self._receive = {}
+
+    def wait_sent(self, timeout_s: float) -> None:
+        """Wait until the inner transport has sent the frame: its air time is the receivers'."""
+        self._inner.wait_sent(timeout_s)

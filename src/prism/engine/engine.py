@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from prism.engine.sequence import SequencePass
-from prism.errors import ClusterError
-from prism.models.inputs import check_inputs, check_plan, prepare
-from prism.models.instrument import attached
+from prism.engine.strategies import STRATEGIES, Job, Ran
+from prism.errors import ModelFailed, NodeFailed, PrismError
+from prism.models.backends import EAGER, Backend
+from prism.models.inputs import main_input, prepare
+from prism.models.instrument import Instrumented, never
 from prism.models.load import LoadedModel
-from prism.partition.forward_pass import PassComplete
+from prism.partition.forward_pass import ForwardPass, PassComplete
 from prism.plan import Plan
 from prism.record import RunRecord
-from prism.transport.base import Counters, Transport
+from prism.transport.base import Transport
 from prism.transport.staging import Staging
+
+_MACHINE_ERRORS = (torch.OutOfMemoryError, MemoryError, OSError)
+# How torch words a machine's trouble in a plain RuntimeError.
+_MACHINE_WORDS = ("can't allocate memory", "not enough memory", "CUDA error", "cuDNN", "CUBLAS_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +43,26 @@ class Engine:
     """One loaded model on one node; serves any plan, one request at a time.
 
     Args:
-        loaded: the model.
+        loaded: the model; its blocks are hooked until `close`.
         node: this node's name, for the records.
+        backend: makes the model callable.
+
+    Attributes:
+        loaded: the model.
+        node: this node's name.
+        backend: name of the backend.
+
+    Raises:
+        UnsupportedModel: the model is laid out differently from its family.
     """
 
-    def __init__(self, loaded: LoadedModel, node: str = "node0") -> None:
+    def __init__(self, loaded: LoadedModel, node: str = "node0", backend: Backend = EAGER) -> None:
         self.loaded = loaded
         self.node = node
+        self.backend = backend.name
+        self._call = backend.prepare(loaded)
+        self._instrumented = Instrumented(loaded.model, loaded.info.family)
+        self._main_input = main_input(loaded.info)
         self._device = next(loaded.model.parameters()).device
         self._staging: dict[int, Staging] = {}
 
@@ -54,86 +71,72 @@ class Engine:
         inputs: Mapping[str, Any],
         plan: Plan,
         *,
+        length: int,
         transport: Transport | None = None,
         timeout_s: float = 60.0,
+        should_cancel: Callable[[], bool] = never,
     ) -> Execution:
         """Run the rows given here under `plan`.
+
+        The request has been checked where it came in (`check_inputs`, `Strategy.check`).
 
         Args:
             inputs: the model's inputs; for `batch`, this node's rows; for `sequence`, the whole
                 request on every node.
             plan: `sequence` is split over `transport`; `local` and `batch` run what is given.
+            length: tokens per sample, for the record.
             transport: connects the nodes of a sequence plan, in the plan's order.
             timeout_s: longest wait for one exchange.
+            should_cancel: asked before every block; True ends the request.
 
         Raises:
-            RequestError, PlanError: the request does not fit the model or the plan.
-            PeerLost, DeadlineExceeded: a peer failed; the transport must be replaced.
+            Cancelled: `should_cancel` said so.
+            ModelFailed: the model raised, as it would on every node.
+            NodeFailed: this machine has no memory left, or its device or files failed.
+            PeerLost, DeadlineExceeded: a peer failed.
+
+        Whatever is raised, `transport` is closed then, so that the peers end too, unless all
+        exchanges of this request were over here: then it stays in step and serves the next.
         """
-        info = self.loaded.info
-        batch, length = check_inputs(info, inputs)
-        check_plan(info, plan, inputs, length)
         started_s = time.perf_counter()
-        prepared = prepare(info, inputs, self.loaded.model)
-        if plan.strategy != "sequence":
-            output = self._forward(prepared, nullcontext())
-            record = self._record(plan, batch, length, time.perf_counter() - started_s)
-            return Execution(output, record)
-        assert transport is not None, "a sequence plan needs a transport"
-        transport.counters.reset()
-        staging = self._staging_for(transport)
-        forward_pass = self._sequence_pass(plan, prepared, transport, staging, timeout_s)
-        try:
-            output = self._forward(prepared, attached(self.loaded.model, info.family, forward_pass))
-        except ClusterError:
-            # Gloo may still write to the frames of the exchange that failed.
-            self._staging.clear()
-            raise
-        record = self._record(
-            plan,
-            batch,
-            length,
-            time.perf_counter() - started_s,
-            transport.counters,
-            staging_s=staging.staging_s,
-            output_s=forward_pass.output_s,
-        )
-        return Execution(output, record)
+        job = Job(plan, inputs, transport, timeout_s, should_cancel)
+        ran = STRATEGIES[plan.strategy].run(self, job)
+        total_s = time.perf_counter() - started_s
+        batch = int(inputs[self._main_input].shape[0])
+        return Execution(ran.output, self._record(plan, batch, length, total_s, ran))
 
-    def _forward(self, prepared: dict[str, Any], context: AbstractContextManager[None]) -> Any:
-        with torch.inference_mode(), context:
-            try:
-                output = self.loaded.model(**prepared)
-            except PassComplete:
-                output = None
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-            return output
-
-    def _sequence_pass(
+    def forward(
         self,
-        plan: Plan,
-        prepared: Mapping[str, Any],
-        transport: Transport,
-        staging: Staging,
-        timeout_s: float,
-    ) -> SequencePass:
-        info = self.loaded.info
-        mask = prepared.get("attention_mask")
-        real_BN = None if mask is None or bool(mask.all()) else mask.bool()
-        keep = prepared.get("logits_to_keep")
-        return SequencePass(
-            plan,
-            info.shape,
-            transport,
-            staging,
-            real_BN=real_BN,
-            first_rows=1 if info.architecture.__name__ in info.family.first_row_classes else None,
-            last_rows=keep if info.family.tail_rows and isinstance(keep, int) and keep else None,
-            timeout_s=timeout_s,
-        )
+        inputs: Mapping[str, Any],
+        forward_pass: ForwardPass | None,
+        should_cancel: Callable[[], bool],
+    ) -> Any:
+        """Return what the model makes of checked inputs; None where a pass ends before the head.
 
-    def _staging_for(self, transport: Transport) -> Staging:
+        Args:
+            inputs: as the caller gave them.
+            forward_pass: decides what the blocks compute; None = what plain transformers would.
+            should_cancel: asked before every block.
+
+        Raises:
+            Cancelled, ModelFailed, NodeFailed, PeerLost, DeadlineExceeded: as `run`.
+        """
+        try:
+            prepared = prepare(self.loaded.info, inputs, self.loaded.model)
+            with torch.inference_mode(), self._instrumented.running(forward_pass, should_cancel):
+                try:
+                    output = self._call(**prepared)
+                except PassComplete:
+                    output = None
+                if self._device.type == "cuda":
+                    torch.cuda.synchronize(self._device)
+                return output
+        except PrismError:
+            raise
+        except Exception as error:
+            raise _as_prism_error(error) from error
+
+    def staging_for(self, transport: Transport) -> Staging:
         """Return the frames for transports with this header, kept so that they are reused."""
         header = transport.header_bytes
         if header not in self._staging:
@@ -141,30 +144,37 @@ class Engine:
         self._staging[header].reset()
         return self._staging[header]
 
-    def _record(
-        self,
-        plan: Plan,
-        batch: int,
-        length: int,
-        total_s: float,
-        counters: Counters | None = None,
-        *,
-        staging_s: float = 0.0,
-        output_s: float = 0.0,
-    ) -> RunRecord:
-        counters = counters or Counters()
-        # What the counters saw of waiting includes the gathering of the output.
-        comm_s = counters.comm_s - output_s
+    def drop_frames(self) -> None:
+        """Take new frames from now on: a failed transport may still hold the old ones."""
+        self._staging.clear()
+
+    def close(self) -> None:
+        """Take the hooks off the model and let go of the frames. Safe to call twice."""
+        self._instrumented.remove()
+        self._staging.clear()
+
+    def _record(self, plan: Plan, batch: int, length: int, total_s: float, ran: Ran) -> RunRecord:
         return RunRecord(
             node=self.node,
             plan=plan,
             batch=batch,
             length=length,
             total_s=total_s,
-            compute_s=max(0.0, total_s - staging_s - comm_s - output_s),
-            staging_s=staging_s,
-            comm_s=comm_s,
-            output_s=output_s,
-            bytes_sent=counters.bytes_sent,
-            messages=counters.messages,
+            compute_s=max(0.0, total_s - ran.staging_s - ran.comm_s - ran.output_s),
+            staging_s=ran.staging_s,
+            comm_s=ran.comm_s,
+            output_s=ran.output_s,
+            bytes_sent=ran.bytes_sent,
+            messages=ran.messages,
         )
+
+
+def _as_prism_error(error: Exception) -> PrismError:
+    """Tell a machine's failure, which another node may not have, from the model's own."""
+    text = f"{type(error).__name__}: {error}"
+    of_machine = isinstance(error, RuntimeError) and any(
+        words in str(error) for words in _MACHINE_WORDS
+    )
+    if isinstance(error, _MACHINE_ERRORS) or of_machine:
+        return NodeFailed(text)
+    return ModelFailed(text)

@@ -13,12 +13,14 @@ from prism.transport.staging import Staging
 Shape = tuple[int, ...]
 
 # Exchanges whose frames may be in flight at once: with lag, the one being waited for and the one
-# just posted; one more so that a frame is never refilled while a slow peer still reads it.
+# just posted; one more so that a slow peer may still be reading while the next frame is filled.
 _SLOTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
+    """An exchange whose frames have not been taken over yet."""
+
     handle: Handle
     frames: Mapping[int, torch.Tensor]
     shapes: Mapping[int, Shape]
@@ -27,6 +29,9 @@ class _Pending:
 
 class Exchange:
     """Posts one payload to several peers and collects theirs.
+
+    Own frames are not waited for when the peers' are collected: each goes out while this node
+    computes on, and is only waited for when its slot is filled again, or at the end.
 
     Args:
         transport: moves the frames.
@@ -43,6 +48,7 @@ class Exchange:
         self._wire = wire
         self._timeout_s = timeout_s
         self._pending: dict[int, _Pending] = {}
+        self._sending: dict[int, Handle] = {}  # by slot
 
     def post(
         self,
@@ -53,9 +59,14 @@ class Exchange:
     ) -> None:
         """Start sending `payload` to `send_to`, and receiving `shapes[rank]` from each rank of it.
 
-        What is received takes the dtype and device of `payload`.
+        What is received takes the dtype and device of `payload`. Keys follow each other.
+
+        Raises:
+            PeerLost, DeadlineExceeded: a peer has not taken the last frame of this slot.
         """
         slot = key % _SLOTS
+        if slot in self._sending:
+            self._sending.pop(slot).wait_sent(self._timeout_s)
         frame = torch.empty(0, dtype=torch.uint8)
         if send_to:
             frame = self._staging.frame(("send", slot), tuple(payload.shape), self._wire)
@@ -66,6 +77,7 @@ class Exchange:
         }
         handle = self._transport.post(frame, send_to, frames)
         self._pending[key] = _Pending(handle, frames, shapes, payload)
+        self._sending[slot] = handle
 
     def collect(self, key: int, dim: int) -> torch.Tensor | None:
         """Wait for the exchange `key`; return the received tensors joined along `dim`, by rank.
@@ -88,6 +100,14 @@ class Exchange:
         return out
 
     def finish(self) -> None:
-        """Wait for everything still under way, so that no frame is refilled while being sent."""
-        for key in list(self._pending):
-            self._pending.pop(key).handle.wait(self._timeout_s)
+        """Wait for everything still under way, in both directions.
+
+        Raises:
+            PeerLost, DeadlineExceeded: as `Handle.wait`.
+        """
+        for pending in self._pending.values():
+            pending.handle.wait(self._timeout_s)
+        self._pending.clear()
+        for handle in self._sending.values():
+            handle.wait_sent(self._timeout_s)
+        self._sending.clear()

@@ -1,8 +1,19 @@
 """One partition of a sequence plan: own rows here, the others' rows over a transport.
 
-The distributed `ForwardPass`. It reads as the algorithm does: on entering, cut the input and
-compute block 0's context from it; before a block, post what the others need; inside attention, wait
-for theirs at the last moment; on leaving, bring the rows the model head needs to rank 0.
+The distributed `ForwardPass`. What one rank does, in a model of L blocks, with `lag` 0 or 1:
+
+    on entering     rows, others = my positions of the input, everybody else's means of it
+    for block l in 0 .. L-1:
+        before it   if l > 0:      post(l + lag): means of rows -> my listeners
+                    if l == L-1:   let only the rows that the model head needs ask on
+        inside it   if l > lag:    others = collect(l)
+                    rows = block l of rows, attending to [rows ; others] with bias log(count)
+    on leaving      a helper:      post(L): the rows the model head needs -> rank 0; finish; end
+                    rank 0:        rows = [rows ; collect(L)]; finish; the model head follows
+
+Rotary families post and collect keys and values inside the attention, every block, without lag.
+`collect` stands still until the others' frames are here; own frames go out meanwhile, and are
+waited for in `finish` or when their slot is filled again (see `Exchange`).
 """
 
 from __future__ import annotations
@@ -36,8 +47,8 @@ class SequencePass(ForwardPass):
         timeout_s: longest wait for one exchange.
 
     Attributes:
-        length: N, once entered.
         output_s: time rank 0 waited for the other ranks' output rows.
+        over: whether every exchange of this pass has ended here, in both directions.
     """
 
     def __init__(
@@ -52,10 +63,11 @@ class SequencePass(ForwardPass):
         last_rows: int | None = None,
         timeout_s: float,
     ) -> None:
-        self.length = 0
         self.output_s = 0.0
+        self.over = False
         self._plan = plan
         self._shape = shape
+        self._last = shape.blocks - 1
         self._rank = transport.rank
         self._counters = transport.counters
         self._exchange = Exchange(transport, staging, WIRE_DTYPES[plan.wire], timeout_s)
@@ -66,18 +78,16 @@ class SequencePass(ForwardPass):
 
     @override
     def enter(self, hidden_BND: torch.Tensor) -> torch.Tensor:
-        self.length = hidden_BND.shape[1]
+        length = hidden_BND.shape[1]
         self._view = PartitionView(
             self._plan,
             self._rank,
-            self.length,
+            length,
             causal=self._shape.causal,
-            real_BN=self._real_BN,
+            real_BN=None if self._real_BN is None else self._real_BN.to(hidden_BND.device),
             device=hidden_BND.device,
         )
-        needed = Span(0, min(self._first_rows or self.length, self.length))
-        if self._last_rows is not None:
-            needed = Span(max(0, self.length - self._last_rows), self.length)
+        needed = self._rows_of_the_head(length)
         self._needed = [_overlap(span, needed) for span in self._view.spans]
         self._idle_at_end = self._rank != 0 and not self._needed[self._rank].size
         if not self._shape.rotary:
@@ -92,24 +102,12 @@ class SequencePass(ForwardPass):
     def before_block(self, index: int, hidden_BnD: torch.Tensor) -> torch.Tensor:
         if self._shape.rotary:
             return hidden_BnD
-        last = self._shape.blocks - 1
         serves = index + self._plan.lag  # the block whose attention will use these rows
-        if serves <= last:
-            payload = self._view.pool(hidden_BnD)
-            batch, width = hidden_BnD.shape[0], hidden_BnD.shape[2]
-            shapes = {r: (batch, self._view.rows_sent_by(r), width) for r in self._view.sources}
-            self._exchange.post(serves, payload, self._view.listeners, shapes)
-        if serves >= last and self._idle_at_end:
+        if serves <= self._last:
+            self._post(serves, self._view.pool(hidden_BnD), dim=1)
+        if serves >= self._last and self._idle_at_end:
             self._end(hidden_BnD, [])
-        return self._prune(hidden_BnD) if index == last else hidden_BnD
-
-    def _prune(self, hidden_BnD: torch.Tensor) -> torch.Tensor:
-        """Let only the rows the model head needs ask questions in the last block."""
-        keep = _within(self._needed[self._rank], self._view.own)
-        if self._shape.causal or keep == slice(0, self._view.own.size):
-            return hidden_BnD
-        self._pruned = (hidden_BnD, keep)
-        return hidden_BnD[:, keep]
+        return self._prune(hidden_BnD) if index == self._last else hidden_BnD
 
     @override
     def context(self, index: int) -> torch.Tensor | None:
@@ -131,12 +129,8 @@ class SequencePass(ForwardPass):
         self, index: int, key_BGnd: torch.Tensor, value_BGnd: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         pair = torch.stack([self._view.pool(key_BGnd), self._view.pool(value_BGnd)])
-        shapes = {
-            rank: (*pair.shape[:3], self._view.rows_sent_by(rank), pair.shape[4])
-            for rank in self._view.sources
-        }
-        self._exchange.post(index, pair, self._view.listeners, shapes)
-        if index == self._shape.blocks - 1 and self._idle_at_end:
+        self._post(index, pair, dim=3)
+        if index == self._last and self._idle_at_end:
             self._end(pair, [])
         others = self._exchange.collect(index, dim=3)
         return None if others is None else (others[0], others[1])
@@ -150,23 +144,47 @@ class SequencePass(ForwardPass):
 
     @override
     def leave(self, hidden_BnD: torch.Tensor) -> torch.Tensor:
-        waited_s = self._counters.comm_s
         own = hidden_BnD
         if self._pruned is None:
             own = hidden_BnD[:, _within(self._needed[self._rank], self._view.own)]
-        batch, _, width = hidden_BnD.shape
         if self._rank != 0:
             self._end(own, [0] if own.shape[1] else [])
+        batch, _, width = hidden_BnD.shape
         shapes = {
             rank: (batch, span.size, width)
             for rank, span in enumerate(self._needed)
             if rank != 0 and span.size
         }
+        waited_s = self._counters.comm_s
         key = self._shape.blocks  # one after the last block's exchange
         self._exchange.post(key, own, [], shapes)
         others = self._exchange.collect(key, dim=1)
         self.output_s = self._counters.comm_s - waited_s
+        self._finish()
         return own if others is None else torch.cat([own, others], dim=1)
+
+    def _post(self, key: int, payload: torch.Tensor, dim: int) -> None:
+        """Send `payload` to the listeners and receive the sources', whose rows lie along `dim`."""
+        shapes = {}
+        for rank in self._view.sources:
+            shape = list(payload.shape)
+            shape[dim] = self._view.rows_sent_by(rank)
+            shapes[rank] = tuple(shape)
+        self._exchange.post(key, payload, self._view.listeners, shapes)
+
+    def _prune(self, hidden_BnD: torch.Tensor) -> torch.Tensor:
+        """Let only the rows the model head needs ask questions in the last block."""
+        keep = _within(self._needed[self._rank], self._view.own)
+        if self._shape.causal or keep == slice(0, self._view.own.size):
+            return hidden_BnD
+        self._pruned = (hidden_BnD, keep)
+        return hidden_BnD[:, keep]
+
+    def _rows_of_the_head(self, length: int) -> Span:
+        """Return the positions that the model head needs."""
+        if self._last_rows is not None:
+            return Span(max(0, length - self._last_rows), length)
+        return Span(0, min(self._first_rows or length, length))
 
     def _end(self, output: torch.Tensor, send_to: Sequence[int]) -> NoReturn:
         """End a helper's part with the exchange of output rows, which may have none to send.
@@ -175,8 +193,12 @@ class SequencePass(ForwardPass):
         the same on all ranks, also for the next request.
         """
         self._exchange.post(self._shape.blocks, output, send_to, {})
-        self._exchange.finish()
+        self._finish()
         raise PassComplete
+
+    def _finish(self) -> None:
+        self._exchange.finish()
+        self.over = True
 
 
 def _overlap(span: Span, other: Span) -> Span:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from prism.plan import Plan
 
 Inputs = Mapping[str, Any]
 _RECORDED = ("output_hidden_states", "output_attentions")
+# Types other than tensors in an annotation.
+_PLAIN = re.compile(r"\b(int|float|bool|str)\b")
 
 
 def main_input(info: ModelInfo) -> str:
@@ -32,15 +36,11 @@ def check_inputs(info: ModelInfo, inputs: Inputs) -> tuple[int, int]:
     if name not in inputs:
         given = ", ".join(inputs) or "nothing"
         raise RequestError(f"{info.architecture.__name__} needs {name}; it was given {given}")
-    known = set(inspect.signature(info.architecture.forward).parameters) | set(_RECORDED)
     for key, value in inputs.items():
-        if key not in known:
-            raise RequestError(f"{info.architecture.__name__} takes no input named {key!r}")
-        if not isinstance(value, (torch.Tensor, int, float, bool, str, type(None))):
-            raise RequestError(f"{key} must be a tensor or a plain value, not {type(value)}")
+        _check_kind(info.architecture, key, value)
     main = inputs[name]
-    if not isinstance(main, torch.Tensor):
-        raise RequestError(f"{name} must be a tensor, not {type(main).__name__}")
+    if main is None:
+        raise RequestError(f"{name} must be a tensor, not None")
     checks = {
         "pixel_values": _check_pixels,
         "input_ids": _check_ids,
@@ -53,6 +53,37 @@ def check_inputs(info: ModelInfo, inputs: Inputs) -> tuple[int, int]:
         if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] != batch:
             raise RequestError(f"{key} has {value.shape[0]} rows, {name} has {batch}")
     return batch, length
+
+
+@cache
+def _parameters(architecture: Any) -> Mapping[str, bool]:
+    """Return the inputs a class of transformers takes; for each, whether only a tensor will do.
+
+    Read from the annotations, where `int | torch.Tensor` takes both. Cached: a signature takes
+    longer to read than all other checks together.
+    """
+    _, *parameters = inspect.signature(architecture.forward).parameters.values()
+    tensors = dict.fromkeys(_RECORDED, False)
+    for each in parameters:
+        if each.kind is not each.VAR_KEYWORD:
+            annotation = str(each.annotation)
+            tensors[each.name] = "Tensor" in annotation and not _PLAIN.search(annotation)
+    # Some classes leave these without annotation.
+    always = {architecture.main_input_name, "attention_mask"} & tensors.keys()
+    return {**tensors, **dict.fromkeys(always, True)}
+
+
+def _check_kind(architecture: Any, name: str, value: Any) -> None:
+    """Check that an input is known, and a tensor where it has to be one."""
+    parameters = _parameters(architecture)
+    if name not in parameters:
+        raise RequestError(f"{architecture.__name__} takes no input named {name!r}")
+    if isinstance(value, (torch.Tensor, type(None))):
+        return
+    if not isinstance(value, (int, float, bool, str)):
+        raise RequestError(f"{name} must be a tensor or a plain value, not {type(value)}")
+    if parameters[name]:
+        raise RequestError(f"{name} must be a tensor, not {type(value).__name__} {value!r}")
 
 
 def _check_pixels(info: ModelInfo, pixels: torch.Tensor, inputs: Inputs) -> tuple[int, int]:
@@ -75,6 +106,7 @@ def _check_pixels(info: ModelInfo, pixels: torch.Tensor, inputs: Inputs) -> tupl
         raise RequestError(f"pixel_values must be uint8 or floating point, not {pixels.dtype}")
     edge = patch(info.config)
     tokens = info.family.image_tokens + (shape[2] // edge) * (shape[3] // edge)
+    _check_token_mask(inputs, shape[0], tokens, "for these images")
     return shape[0], tokens
 
 
@@ -94,15 +126,23 @@ def _check_ids(info: ModelInfo, ids: torch.Tensor, inputs: Inputs) -> tuple[int,
         raise RequestError(
             f"input_ids contains {wrong}; the vocabulary is 0..{info.config.vocab_size - 1}"
         )
-    mask = inputs.get("attention_mask")
-    if mask is not None:
-        if tuple(mask.shape) != (batch, length):
-            raise RequestError(
-                f"attention_mask must be {(batch, length)} like input_ids, not {tuple(mask.shape)}"
-            )
-        if bool(((mask != 0) & (mask != 1)).any()):
-            raise RequestError("attention_mask must hold 0 (padding) and 1 (token) only")
+    _check_token_mask(inputs, batch, length, "like input_ids")
     return batch, length
+
+
+def _check_token_mask(inputs: Inputs, batch: int, length: int, why: str) -> None:
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return
+    if tuple(mask.shape) != (batch, length):
+        raise RequestError(
+            f"attention_mask must be {(batch, length)} {why}, not {tuple(mask.shape)}"
+        )
+    wrong = mask[(mask != 0) & (mask != 1)]
+    if wrong.numel():
+        raise RequestError(
+            f"attention_mask must hold 0 (padding) and 1 (token) only, not {wrong[0].item()}"
+        )
 
 
 def _check_features(info: ModelInfo, features: torch.Tensor, inputs: Inputs) -> tuple[int, int]:
@@ -134,15 +174,13 @@ def check_plan_of_family(family: Family, config: Any, plan: Plan) -> None:
         )
 
 
-def check_plan(info: ModelInfo, plan: Plan, inputs: Inputs, length: int) -> None:
-    """Check that a plan can serve a request of `length` tokens.
+def check_partition(info: ModelInfo, plan: Plan, inputs: Inputs, length: int) -> None:
+    """Check that the positions of a request of `length` tokens can be split under a plan.
 
     Raises:
         PlanError: the plan does not fit the model.
         RequestError: the plan does not fit the request.
     """
-    if plan.strategy != "sequence":
-        return
     check_plan_of_family(info.family, info.config, plan)
     if length < plan.size:
         raise RequestError(
@@ -173,6 +211,19 @@ def prepare(info: ModelInfo, inputs: Inputs, model: torch.nn.Module) -> dict[str
             value = value.long()
         prepared[key] = value
     # Prefill only: a cache would be built, returned and thrown away.
-    if "use_cache" in inspect.signature(info.architecture.forward).parameters:
+    architecture: Any = info.architecture
+    if "use_cache" in _parameters(architecture):
         prepared.setdefault("use_cache", False)
     return prepared
+
+
+def token_mask(main_input_name: str, attention_mask: Any) -> torch.Tensor | None:
+    """Return which tokens are real, `(B, N)` of bool, from what a model calls its attention mask.
+
+    None when all are. Whisper's mask lies over mel frames, not over tokens, and its encoder ignores
+    it: so does every plan.
+    """
+    if attention_mask is None or main_input_name == "input_features":
+        return None
+    real_BN: torch.Tensor = attention_mask.bool()
+    return None if bool(real_BN.all()) else real_BN

@@ -1,13 +1,14 @@
-"""The only contact with transformers' attention: open a model up for one partitioned pass.
+"""The only contact with transformers' attention: open a model up for partitioned passes.
 
-`attached(model, family, forward_pass)` lasts one forward call. It points the model's attention at
-`prism`, hooks its blocks, and undoes both: outside it the model is untouched, so `local` runs plain
-transformers and one loaded model serves all plans.
+`Instrumented` hooks the blocks of a model once. `running(forward_pass)` points the model's
+attention at that pass for as long as it lasts; outside it the hooks do nothing, so `local` runs
+plain transformers and one loaded model serves all plans. `attached` is both in one, for a model
+that is somebody else's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from prism.errors import Cancelled
 from prism.models.families import Family, Site, sites_of
 from prism.partition.attention import attend
 from prism.partition.forward_pass import ForwardPass
@@ -24,28 +26,167 @@ from prism.partition.forward_pass import ForwardPass
 NAME = "prism"
 _BINDING = "_prism_binding"
 
+ShouldCancel = Callable[[], bool]
+
+
+def never() -> bool:
+    """Return that nobody gives the request up."""
+    return False
+
+
+class Instrumented:
+    """A model whose blocks can run under a `ForwardPass`, prepared once for all requests.
+
+    Several of them may hold one model; the innermost `running` decides. One thread at a time.
+
+    Args:
+        model: a transformers model.
+        family: what it is.
+
+    Raises:
+        UnsupportedModel: the model is laid out differently from its family.
+    """
+
+    def __init__(self, model: nn.Module, family: Family) -> None:
+        self._bindings = [
+            _Binding(site, index, family.rotary)
+            for index, site in enumerate(sites_of(family, model))
+        ]
+        modules: list[Any] = [module for module in model.modules() if hasattr(module, "config")]
+        self._configs = list({id(module.config): module.config for module in modules}.values())
+        self._hooks = ExitStack()
+        for binding in self._bindings:
+            block = binding.site.block
+            hook = block.register_forward_pre_hook(binding.before_block, with_kwargs=True)
+            self._hooks.callback(hook.remove)
+        last = self._bindings[-1]
+        self._hooks.callback(last.site.block.register_forward_hook(last.after_last).remove)
+
+    @contextmanager
+    def running(
+        self, forward_pass: ForwardPass | None, should_cancel: ShouldCancel = never
+    ) -> Iterator[None]:
+        """Run forward calls inside this context under `forward_pass`.
+
+        Args:
+            forward_pass: decides what the blocks compute; None = what plain transformers would.
+            should_cancel: asked before every block; once it says yes the call ends in `Cancelled`.
+        """
+        with ExitStack() as undo:
+            if forward_pass is not None:
+                for config in self._configs:
+                    undo.callback(_use_prism_attention(config))
+            for binding in self._bindings:
+                undo.callback(binding.install(forward_pass, should_cancel))
+            yield
+
+    def remove(self) -> None:
+        """Take the hooks off the model. Safe to call twice."""
+        self._hooks.close()
+
+
+@contextmanager
+def attached(model: nn.Module, family: Family, forward_pass: ForwardPass) -> Iterator[None]:
+    """Run forward calls inside this context under `forward_pass`; leave the model as it was.
+
+    Raises:
+        UnsupportedModel: the model is laid out differently from its family.
+    """
+    instrumented = Instrumented(model, family)
+    try:
+        with instrumented.running(forward_pass):
+            yield
+    finally:
+        instrumented.remove()
+
+
+def _use_prism_attention(config: Any) -> Callable[[], None]:
+    """Point a configuration at the attention of this module; return what undoes it."""
+    before = config._attn_implementation
+    config._attn_implementation_internal = NAME
+
+    def undo() -> None:
+        config._attn_implementation_internal = before
+
+    return undo
+
 
 class _Binding:
-    """Ties one attention module to its place in one forward pass."""
+    """Ties one block and its attention to the pass that is running.
 
-    def __init__(self, site: Site, index: int, forward_pass: ForwardPass, rotary: bool) -> None:
+    It is found through the attention module, and only while a pass runs: a hook whose binding is
+    not there belongs to a holder of the model who is not running, and does nothing.
+    """
+
+    def __init__(self, site: Site, index: int, rotary: bool) -> None:
         self.site = site
-        self.index = index
-        self.forward_pass = forward_pass
-        self.rotary = rotary
+        self._index = index
+        self._rotary = rotary
+        self.forward_pass: ForwardPass | None = None
+        self._should_cancel: ShouldCancel = never
+
+    def install(
+        self, forward_pass: ForwardPass | None, should_cancel: ShouldCancel
+    ) -> Callable[[], None]:
+        """Become the binding of this block; return what gives the place back."""
+        attributes = self.site.attention.__dict__
+        before = attributes.get(_BINDING), self.forward_pass, self._should_cancel
+        self.forward_pass, self._should_cancel = forward_pass, should_cancel
+        attributes[_BINDING] = self
+
+        def undo() -> None:
+            outer, self.forward_pass, self._should_cancel = before
+            if outer is None:
+                del attributes[_BINDING]
+            else:
+                attributes[_BINDING] = outer
+
+        return undo
+
+    def _running(self) -> bool:
+        return self.site.attention.__dict__.get(_BINDING) is self
+
+    def before_block(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Stop here if the request was given up; else let the pass see and cut the input."""
+        if not self._running():
+            return None
+        if self._should_cancel():
+            raise Cancelled(f"the request was given up; it ended before block {self._index}")
+        forward_pass = self.forward_pass
+        if forward_pass is None:
+            return None
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if self._index == 0:
+            hidden = forward_pass.enter(hidden)
+        else:
+            hidden = forward_pass.before_block(self._index, hidden)
+        kwargs = _own_positions(forward_pass, kwargs)
+        if args:
+            return (hidden, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": hidden}
+
+    def after_last(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Let the pass turn the last block's output into the rows the model head needs."""
+        if not self._running() or self.forward_pass is None:
+            return None
+        if isinstance(output, tuple):
+            return (self.forward_pass.leave(output[0]), *output[1:])
+        return self.forward_pass.leave(output)
 
     def extend(
-        self, key_BGnd: torch.Tensor, value_BGnd: torch.Tensor
+        self, forward_pass: ForwardPass, key_BGnd: torch.Tensor, value_BGnd: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return own keys and values followed by the context's."""
-        if self.rotary:
-            context = self.forward_pass.keyed_context(self.index, key_BGnd, value_BGnd)
+        if self._rotary:
+            context = forward_pass.keyed_context(self._index, key_BGnd, value_BGnd)
         else:
-            rows_BCD = self.forward_pass.context(self.index)
+            rows_BCD = forward_pass.context(self._index)
             context = None if rows_BCD is None else self._project(rows_BCD, key_BGnd)
         if context is None:
             return key_BGnd, value_BGnd
-        if self.forward_pass.replaces_own_keys(self.index):
+        if forward_pass.replaces_own_keys(self._index):
             return context
         return (
             torch.cat([key_BGnd, context[0]], dim=2),
@@ -75,84 +216,6 @@ def _project_conv1d(module: Any, rows_BCD: torch.Tensor) -> tuple[torch.Tensor, 
     return key_value[..., :width].contiguous(), key_value[..., width:].contiguous()
 
 
-def _attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    binding: _Binding | None = module.__dict__.get(_BINDING)
-    if binding is None:  # e.g. the decoder behind a partitioned encoder
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-    # transformers' own function would crop the keys to the query length when it thinks the
-    # attention is causal, so the kernel is called directly.
-    key, value = binding.extend(key, value)
-    bias = binding.forward_pass.bias(attention_mask)
-    return attend(query, key, value, bias, scaling, dropout), None
-
-
-def _mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
-    """Build the mask over all positions; never leave causality to the kernel's own flag."""
-    return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
-
-
-# Without a mask function of the same name transformers silently drops the padding mask.
-AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, _mask)
-
-
-@contextmanager
-def attached(model: nn.Module, family: Family, forward_pass: ForwardPass) -> Iterator[None]:
-    """Run the forward call inside this context under `forward_pass`.
-
-    Raises:
-        UnsupportedModel: the model is laid out differently from its family.
-    """
-    sites = sites_of(family, model)
-    with ExitStack() as undo:
-        _use_prism_attention(model, undo)
-        for index, site in enumerate(sites):
-            binding = _Binding(site, index, forward_pass, family.rotary)
-            site.attention.__dict__[_BINDING] = binding
-            undo.callback(site.attention.__dict__.pop, _BINDING, None)
-            hook = site.block.register_forward_pre_hook(_before_block(binding), with_kwargs=True)
-            undo.callback(hook.remove)
-        undo.callback(sites[-1].block.register_forward_hook(_after_last(forward_pass)).remove)
-        yield
-
-
-def _use_prism_attention(model: nn.Module, undo: ExitStack) -> None:
-    modules: list[Any] = [module for module in model.modules() if hasattr(module, "config")]
-    for config in {id(module.config): module.config for module in modules}.values():
-        undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation)
-        config._attn_implementation_internal = NAME
-
-
-def _before_block(binding: _Binding) -> Any:
-    forward_pass, index = binding.forward_pass, binding.index
-
-    def hook(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        if index == 0:
-            hidden = forward_pass.enter(hidden)
-        else:
-            hidden = forward_pass.before_block(index, hidden)
-        kwargs = _own_positions(forward_pass, kwargs)
-        if args:
-            return (hidden, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": hidden}
-
-    return hook
-
-
 def _own_positions(forward_pass: ForwardPass, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Slice what is indexed by position; the attention mask is translated later, by `bias`."""
     sliced = dict(kwargs)
@@ -167,10 +230,34 @@ def _own_positions(forward_pass: ForwardPass, kwargs: dict[str, Any]) -> dict[st
     return sliced
 
 
-def _after_last(forward_pass: ForwardPass) -> Any:
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (forward_pass.leave(output[0]), *output[1:])
-        return forward_pass.leave(output)
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    binding: _Binding | None = module.__dict__.get(_BINDING)
+    forward_pass = None if binding is None else binding.forward_pass
+    if binding is None or forward_pass is None:  # e.g. the decoder behind a partitioned encoder
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    # transformers' own function would crop the keys to the query length when it thinks the
+    # attention is causal, so the kernel is called directly.
+    key, value = binding.extend(forward_pass, key, value)
+    bias = forward_pass.bias(attention_mask)
+    return attend(query, key, value, bias, scaling, dropout), None
 
-    return hook
+
+def _mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
+    """Build the mask over all positions; never leave causality to the kernel's own flag."""
+    return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
+
+
+# Without a mask function of the same name transformers silently drops the padding mask.
+AttentionInterface.register(NAME, _attention)
+AttentionMaskInterface.register(NAME, _mask)

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prism.models.families import family_of
-from prism.models.inputs import check_plan_of_family
+from prism.models.inputs import check_plan_of_family, token_mask
 from prism.models.instrument import attached
 from prism.partition.spans import segment_sizes, spans
 from prism.partition.virtual import VirtualPass
@@ -23,19 +23,20 @@ def virtual(
 ) -> Iterator[None]:
     """Make forward calls inside this context compute what `plan` computes on several nodes.
 
-    Gradients flow. Plans that split nothing inside the model (`local`, `batch`) change nothing.
+    Contexts may be nested; the innermost counts. Gradients flow. Plans that split nothing inside
+    the model (`local`, `batch`) change nothing.
 
     Args:
         model: a transformers model of a supported family.
         plan: its means, lag, wire and shares are honoured; node names do not matter.
-        attention_mask: `(B, N)`, 0 where padded, as given to the forward call.
+        attention_mask: as given to the forward call; `(B, N)`, 0 where a text is padded.
 
     Raises:
         UnsupportedModel: the model cannot be partitioned; says why.
         PlanError: the plan is not defined for the model.
     """
     family = family_of(model.config)
-    if plan.strategy != "sequence":
+    if not plan.exchanges:
         yield
         return
     check_plan_of_family(family, model.config, plan)
@@ -50,7 +51,7 @@ def virtual(
         lag=plan.lag,
         wire=WIRE_DTYPES[plan.wire],
         causal=family.causal,
-        real_BN=None if attention_mask is None else attention_mask.bool(),
+        real_BN=token_mask(str(model.main_input_name), attention_mask),
     )
     with attached(model, family, forward_pass):
         yield

@@ -17,7 +17,7 @@ import torch
 class Counters:
     """What went through a transport since the last reset.
 
-    `comm_s` is the time callers stood still in `Handle.wait`.
+    `comm_s` is the time callers stood still in `Handle.wait` and `Handle.wait_sent`.
     """
 
     bytes_sent: int = 0
@@ -32,14 +32,23 @@ class Counters:
 
 
 class Handle(Protocol):
-    """One exchange under way."""
+    """One exchange under way. Both waits may be called again, in any order."""
 
     def wait(self, timeout_s: float) -> None:
-        """Return once every frame of this exchange has arrived and the own frame is sent.
+        """Return once every peer's frame of this exchange has arrived.
 
         Raises:
             PeerLost: a peer's connection broke.
             DeadlineExceeded: `timeout_s` seconds went by; the transport is unusable from then on.
+        """
+
+    def wait_sent(self, timeout_s: float) -> None:
+        """Return once the own frame is on its way to every peer, so that it may be refilled.
+
+        Every exchange is waited for in this way sooner or later; until then it holds its frames.
+
+        Raises:
+            PeerLost, DeadlineExceeded: as `wait`.
         """
 
 
@@ -59,14 +68,18 @@ class Transport(Protocol):
     header_bytes: int
     counters: Counters
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called; nothing can be exchanged any more."""
+
     def post(
         self, frame: torch.Tensor, send_to: Sequence[int], receive: Mapping[int, torch.Tensor]
     ) -> Handle:
         """Start sending `frame` to `send_to` and receiving into `receive[peer]`; do not block.
 
-        Every rank posts its exchanges in the same order. `frame` and the receive buffers must stay
-        untouched until the handle's `wait` returns. Receive buffers have the exact length of the
-        peer's frame, header included.
+        Every rank posts its exchanges in the same order. The receive buffers must stay untouched
+        until the handle's `wait` returns, `frame` until its `wait_sent` does. Receive buffers have
+        the exact length of the peer's frame, header included.
         """
 
     def close(self) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # options, and a torch without distributed has none of them.
 _untyped: Any = dist
 _TAGS = 1 << 20
+# Peers and Gloo's works for them.
+_Works = list[tuple[int, Any]]
 
 
 def serve_store(host: str, port: int, timeout_s: float) -> TCPStore:
@@ -168,9 +170,14 @@ class GlooTransport:
         failure.__cause__ = error.with_traceback(None)
         return failure
 
-    def settle(self, handle: GlooHandle) -> None:
-        """Let go of a handle whose frames have all arrived."""
+    def release(self, handle: GlooHandle) -> None:
+        """Let go of a handle whose frames have all arrived and are all sent."""
         self._open.discard(handle)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._group is None
 
     def close(self) -> None:
         """Release the connections; peers that wait for this rank see it leave.
@@ -199,8 +206,10 @@ class GlooHandle:
         self._owner = owner
         self._frame = frame
         self._receive = dict(receive)
-        self._works: list[tuple[int, Any]] = []
-        self._done = False
+        self._receives: _Works = []
+        self._sends: _Works = []
+        self._arrived = False
+        self._sent = False
 
     def start(
         self, group: Any, send_to: Sequence[int], tag: int
@@ -209,44 +218,64 @@ class GlooHandle:
         peer = self._owner.rank
         try:
             for peer, buffer in self._receive.items():
-                self._works.append((peer, group.recv([buffer], peer, tag)))
+                self._receives.append((peer, group.recv([buffer], peer, tag)))
             for peer in send_to:
-                self._works.append((peer, group.send([self._frame], peer, tag)))
+                self._sends.append((peer, group.send([self._frame], peer, tag)))
         except RuntimeError as error:
             return peer, error
         return None
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for the peers' frames, then for the own; see `Handle.wait`."""
-        owner = self._owner
-        if self._done:
+        """Wait for the peers' frames; see `Handle.wait`."""
+        if self._arrived:
             return
+        self._await_all(self._receives, timeout_s)
+        self._receives, self._arrived = [], True
+        received = sum(buffer.numel() for buffer in self._receive.values())
+        self._owner.counters.bytes_received += received
+        self._finish()
+
+    def wait_sent(self, timeout_s: float) -> None:
+        """Wait until the own frame is sent; see `Handle.wait_sent`."""
+        if self._sent:
+            return
+        self._await_all(self._sends, timeout_s)
+        self._sends, self._sent = [], True
+        self._finish()
+
+    def _await_all(self, works: _Works, timeout_s: float) -> None:
+        owner = self._owner
         owner.require_usable("wait")
         begun = time.monotonic()
-        failed = self._await_all(begun + timeout_s)
+        failed = _first_failure(works, begun + timeout_s)
         owner.counters.comm_s += time.monotonic() - begun
         if failed is not None:
             raise owner.fail(*failed, timeout_s=timeout_s)
-        self._done = True
-        self.release()
-        owner.settle(self)
-        owner.counters.bytes_received += sum(buffer.numel() for buffer in self._receive.values())
 
-    def _await_all(self, deadline: float) -> tuple[int, RuntimeError] | None:
-        # Returns the error instead of raising it: a traceback through this frame would hold on to
-        # the failed work, and `close` could not take the connections down.
-        for peer, work in self._works:
-            # Gloo reads 0 as "no limit".
-            left_s = max(0.001, deadline - time.monotonic())
-            try:
-                work.wait(timedelta(seconds=left_s))
-            except RuntimeError as error:
-                return peer, error
-        return None
+    def _finish(self) -> None:
+        if self._arrived and self._sent:
+            self._owner.release(self)
 
     def release(self) -> None:
         """Drop the works; the buffers stay for as long as somebody holds the handle."""
-        self._works = []
+        self._receives = []
+        self._sends = []
+
+
+def _first_failure(works: _Works, deadline: float) -> tuple[int, RuntimeError] | None:
+    """Wait for works in turn; return the peer and error of the first that fails.
+
+    The error is returned, not raised: a traceback through this frame would hold on to the failed
+    work, and `close` could not take the connections down.
+    """
+    for peer, work in works:
+        # Gloo reads 0 as "no limit".
+        left_s = max(0.001, deadline - time.monotonic())
+        try:
+            work.wait(timedelta(seconds=left_s))
+        except RuntimeError as error:
+            return peer, error
+    return None
 
 
 def _form_group(store: Store, rank: int, size: int, timeout_s: float, host: str) -> Any:

@@ -42,8 +42,10 @@ def exchange_times(
         for _ in range(repeats + 1):
             _meet(transport, others)
             started_s = time.perf_counter()
-            transport.post(frame, send_to, frames).wait(_TIMEOUT_S)
+            handle = transport.post(frame, send_to, frames)
+            handle.wait(_TIMEOUT_S)
             times.append(time.perf_counter() - started_s)
+            handle.wait_sent(_TIMEOUT_S)
         # The first exchange of a size warms buffers and windows.
         medians.append(median(times[1:]) if sources else 0.0)
     return medians
@@ -53,4 +55,6 @@ def _meet(transport: Transport, others: Sequence[int]) -> None:
     """Let all ranks start together: an empty exchange, so that nobody's lateness is measured."""
     frame = torch.zeros(transport.header_bytes, dtype=torch.uint8)
     frames = {rank: torch.empty_like(frame) for rank in others}
-    transport.post(frame, others, frames).wait(_TIMEOUT_S)
+    handle = transport.post(frame, others, frames)
+    handle.wait(_TIMEOUT_S)
+    handle.wait_sent(_TIMEOUT_S)
