@@ -150,23 +150,23 @@ class PerformanceMap:
     def check(self, cluster: ClusterIdentity) -> None:
         """Refuse this map for a cluster it was not measured on.
 
+        Helpers may be missing: the map then covers the nodes that are there.
+
         Raises:
-            MapError: names every difference: model, node set, first node, versions, dtype,
-            hardware.
+            MapError: names every difference: model, first node, nodes that were not measured,
+            versions, dtype, hardware.
         """
         found = differences({"model": self.model_hash}, {"model": cluster.model_hash})
         ours = {node.name: node for node in self.nodes}
         theirs = {node.name: node for node in cluster.nodes}
-        missing = [name for name in ours if name not in theirs]
         extra = [name for name in theirs if name not in ours]
-        if missing:
-            found.append(f"the cluster lacks {', '.join(missing)}")
         if extra:
             found.append(f"the map lacks {', '.join(extra)}")
-        if not (missing or extra) and cluster.nodes[0].name != self.nodes[0].name:
-            found.append(
-                f"the first node is {cluster.nodes[0].name}, the map has {self.nodes[0].name}"
-            )
+        first = self.nodes[0].name
+        if first not in theirs:
+            found.append(f"the cluster lacks {first}, the first node of the map")
+        elif cluster.nodes[0].name not in (first, *extra):
+            found.append(f"the first node is {cluster.nodes[0].name}, the map has {first}")
         for name in (name for name in ours if name in theirs):
             between = differences(asdict(ours[name]), asdict(theirs[name]))
             found.extend(f"{name}: {phrase}" for phrase in between)

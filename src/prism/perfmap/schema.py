@@ -50,7 +50,7 @@ class NodeInfo:
 class MapLink:
     """The link under which a map was measured, and what an exchange on it costs.
 
-    An exchange of n bytes, counted as `planner.exchange.exchange_bytes` does, took
+    An exchange of n bytes, counted as `planner.traffic.exchange_bytes` does, took
     `fixed_s + n * per_byte_s` while all nodes exchanged at once.
 
     Attributes:
