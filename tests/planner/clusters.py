@@ -28,18 +28,18 @@ class Truth:
         return self.fixed_s + self.row_s * batch
 
     def compute_s(self, plan: Plan, batch: int) -> float:
-        return self.local_s(batch) * (1.0 if plan.strategy == "local" else 1.1 / plan.size)
+        return self.local_s(batch) * (1.0 if plan.size == 1 else 1.1 / plan.size)
 
     def comm_s(self, plan: Plan, batch: int, link: LinkState, length: int = LENGTH) -> float:
-        if plan.strategy != "sequence":
+        if not plan.exchanges:
             return 0.0
         hidden_s = self.hidden_s * batch * (4 if plan.lag else 1)
         took_s = transfer_s(exchange_bytes(plan, MODEL, batch, length, LINK.shared), LINK, link)
         return exchange_count(plan, MODEL, LINK) * max(0.0, took_s - hidden_s)
 
     def input_s(self, plan: Plan, batch: int, link: LinkState) -> float:
-        """The helpers' inputs on their way; with lag a block of computation hides them."""
-        copies = plan.size - 1 if plan.strategy == "sequence" else len(plan.nodes)
+        """The helpers' inputs in transfer; with lag a block of computation hides them."""
+        copies = plan.size - 1 if plan.exchanges else len(plan.nodes)
         if not copies:
             return 0.0
         arrival_s = 8 * copies * PAYLOAD.inputs(batch, LENGTH) / link.bandwidth_bps + link.latency_s

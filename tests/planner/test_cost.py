@@ -59,12 +59,12 @@ def test_a_batch_split_is_predicted_from_the_local_curve():
     assert cost.input_s == pytest.approx(4 * 224 * 224 * 3 * 8 / 400e6)
     uneven = model.predict(Plan.parse("batch:2:shares=3/1"), 8, 197, perf.link.state())
     assert uneven.total_s > cost.total_s
-    assert uneven.input_s == 0.0, "the head, with most rows, ends last"
+    assert uneven.input_s == 0.0, "the first node, with most rows, ends last"
     away = model.predict(Plan.parse("local@node1"), 8, 197, perf.link.state())
     assert away.compute_s == pytest.approx(0.485) and away.input_s > 0
 
 
-def test_three_nodes_share_the_heads_uplink():
+def test_three_nodes_share_the_first_nodes_uplink():
     model = CostModel(make_map(shapes=()))
     cost = model.predict(Plan.parse("batch:3"), 6, LENGTH, LinkState(100e6, 0.001))
     assert cost.input_s == pytest.approx(0.001 + 4 * 224 * 224 * 3 * 8 / 100e6)

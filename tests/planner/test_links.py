@@ -1,160 +1,91 @@
-"""The live link: replayed runs lead the estimate to the truth, outliers do not lead it astray."""
+"""A link per helper: no plan is faster for a worse link, and each waits for its own links only."""
 
-import json
-import random
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.planner.clusters import LENGTH, LINK, Truth, make_map
+from tests.planner.clusters import LENGTH, LINK, make_map
 
-from prism.errors import InputError
-from prism.perfmap import MapLink, PerformanceMap
 from prism.plan import Plan
-from prism.planner import CostModel, LinkEstimate, LinkSample, decide
-from prism.record import LinkState, RunRecord
+from prism.planner import CostModel, Links, decide, sweep_bandwidth
+from prism.record import LinkState
 
-START = LinkEstimate(LinkState(100e6, 0.001, measured_at_s=0.0))
-
-
-def sample(bandwidth_bps, bits=1e6, latency_s=0.001):
-    return LinkSample(bits, bits / bandwidth_bps + latency_s)
-
-
-def record_runs(path, links, noise, plan="seq:2:L10", batch=2, seed=1):
-    """Write what a head would log while the link goes through `links`, one run each."""
-    rng, truth, parsed = random.Random(seed), Truth(hidden_s=0.0002), Plan.parse(plan)
-    with path.open("w") as stream:
-        for bandwidth_bps in links:
-            comm_s = truth.comm_s(parsed, batch, LinkState(bandwidth_bps, 0.001))
-            comm_s *= rng.uniform(1 - noise, 1 + noise)
-            compute_s = truth.compute_s(parsed, batch)
-            record = RunRecord(
-                "node0", parsed, batch, LENGTH, compute_s + comm_s, compute_s, comm_s=comm_s
-            )
-            stream.write(json.dumps(record.to_dict()) + "\n")
-
-
-def replay(path, model, estimate):
-    for place, line in enumerate(path.read_text().splitlines()):
-        heard = model.link_sample(RunRecord.from_dict(json.loads(line)))
-        estimate = estimate.with_run(heard, now_s=0.3 * (place + 1))
-    return estimate
-
-
-@pytest.mark.parametrize("mbps", [8, 30, 100, 250])
-def test_replayed_runs_lead_to_the_true_bandwidth_and_the_right_choice(tmp_path, mbps):
-    truth = Truth(hidden_s=0.0002)
-    model = CostModel(make_map(truth=truth))
-    record_runs(tmp_path / "runs.jsonl", [mbps * 1e6] * 25, noise=0.05)
-    found = replay(tmp_path / "runs.jsonl", model, START).state
-    assert found.bandwidth_bps == pytest.approx(mbps * 1e6, rel=0.15)
-    assert found.source == "passive"
-    allow = [Plan.parse(text) for text in ("local", "seq:2:L10", "seq:3:L10:lag1")]
-    choice = decide(model, 1, LENGTH, found, allow=allow).choice
-    true_link = LinkState(mbps * 1e6, 0.001)
-    assert choice == min(allow, key=lambda plan: truth.total_s(plan, 1, true_link))
-
-
-def test_a_drop_in_the_middle_is_noticed(tmp_path):
-    model = CostModel(make_map(truth=Truth(hidden_s=0.0002)))
-    record_runs(tmp_path / "runs.jsonl", [100e6] * 10 + [10e6] * 10, noise=0.03)
-    found = replay(tmp_path / "runs.jsonl", model, START).state
-    assert found.bandwidth_bps == pytest.approx(10e6, rel=0.15)
-
-
-def test_a_single_outlier_changes_nothing_and_three_in_a_row_do():
-    once = START.with_run(sample(1e6), now_s=1.0)
-    assert once.state == START.state
-    back = once.with_run(sample(101e6), now_s=1.1)
-    assert back.state.bandwidth_bps == pytest.approx(100e6, rel=0.01)
-    again = back.with_run(sample(1e6), now_s=1.2).with_run(sample(1.1e6), now_s=1.3)
-    assert again.state.bandwidth_bps == pytest.approx(100e6, rel=0.01)
-    gone = again.with_run(sample(1.2e6), now_s=1.4)
-    assert gone.state.bandwidth_bps == pytest.approx(1.1e6)
-
-
-def test_outliers_on_both_sides_are_no_agreement():
-    estimate = START
-    for place, bandwidth_bps in enumerate([1e6, 1e10, 1e6, 1e10, 1e6, 1e10]):
-        estimate = estimate.with_run(sample(bandwidth_bps), now_s=0.1 * place)
-    assert estimate.state == START.state
-
-
-def test_after_a_long_silence_the_first_sample_is_believed():
-    found = START.with_run(sample(5e6), now_s=60.0)
-    assert found.state.bandwidth_bps == pytest.approx(5e6)
-
-
-def test_a_hidden_transfer_can_only_raise_the_estimate():
-    slow = LinkSample(1e6, 0.101, at_most=True)
-    kept = START.with_run(slow, now_s=1.5)
-    assert kept.state.bandwidth_bps == pytest.approx(100e6)
-    assert kept.state.measured_at_s == 1.5
-    raised = START.with_run(LinkSample(1e6, 0.0083 + 0.001, at_most=True), now_s=1.5)
-    assert raised.state.bandwidth_bps > 100e6
-
-
-def test_a_probe_is_due_when_nothing_was_heard_for_two_seconds():
-    heard = START.with_run(sample(100e6), now_s=10.0)
-    assert not heard.probe_due(11.9)
-    assert heard.probe_due(12.0)
-    assert not heard.probe_due(12.0, after_s=5.0)
-    assert heard.age_s(13.0) == 3.0
-
-
-def test_probes_move_latency_and_bandwidth():
-    estimate = START
-    for second in range(1, 30):
-        probe = sample(40e6, latency_s=0.01)
-        estimate = estimate.with_probe(probe, latency_s=0.01, now_s=2.0 * second)
-    assert estimate.state.latency_s == pytest.approx(0.01, rel=0.05)
-    assert estimate.state.bandwidth_bps == pytest.approx(40e6, rel=0.05)
-    assert estimate.state.source == "probe"
-
-
-@pytest.mark.parametrize(
-    ("bits", "seconds", "latency_s"),
-    [(0, 1, 0), (-1, 1, 0), (1, 0, 0), (1, 1, -1), (1, 1, float("nan")), (1, float("nan"), 0)],
+MODEL = CostModel(make_map(energy=True))
+TEXTS = st.sampled_from(
+    ["local", "local@node2", "batch:2", "batch:3", "batch:3:shares=1/2/3", "seq:2:L10"]
+    + ["seq:3:L10", "seq:3:L10:lag1", "seq:node0+node2:full"]
 )
-def test_an_impossible_probe_is_refused(bits, seconds, latency_s):
-    with pytest.raises(InputError, match="impossible"):
-        START.with_probe(LinkSample(bits, seconds), latency_s, now_s=1.0)
+states = st.builds(LinkState, st.floats(1e5, 1e10), st.floats(0, 0.1))
+links = st.fixed_dictionaries({"node1": states, "node2": states})
 
 
-@given(
-    heard=st.lists(
-        st.tuples(st.floats(-1, 1e9), st.floats(-1, 10), st.booleans(), st.floats(0, 5)),
-        max_size=20,
+@given(text=TEXTS, each=links, name=st.sampled_from(["node1", "node2"]), data=st.data())
+def test_a_plan_is_never_faster_when_one_link_gets_worse(text, each, name, data):
+    worse = replace(
+        each[name],
+        bandwidth_bps=each[name].bandwidth_bps * data.draw(st.floats(0.01, 1)),
+        latency_s=each[name].latency_s + data.draw(st.floats(0, 1)),
     )
-)
-def test_no_sample_breaks_the_estimate(heard):
-    estimate, now_s = START, 0.0
-    for bits, seconds, at_most, later_s in heard:
-        now_s += later_s
-        estimate = estimate.with_run(LinkSample(bits, seconds, at_most), now_s)
-        assert estimate.state.bandwidth_bps > 0
-        assert estimate.state.measured_at_s <= now_s
+    plan = Plan.parse(text)
+    before = MODEL.predict(plan, 6, LENGTH, each).total_s
+    after = MODEL.predict(plan, 6, LENGTH, {**each, name: worse}).total_s
+    assert after >= before * (1 - 1e-9)
 
 
-def test_runs_that_tell_nothing_give_no_sample():
-    model = CostModel(make_map())
-    for plan in ("local", "batch:2", "seq:2:L77"):
-        record = RunRecord("node0", Plan.parse(plan), 4, LENGTH, 1.0)
-        assert model.link_sample(record) is None
-    failed = RunRecord("node0", Plan.parse("seq:2:L10"), 4, LENGTH, 1.0, outcome="recovered")
-    assert model.link_sample(failed) is None
+@given(text=TEXTS, state=states)
+def test_links_all_alike_are_one_link(text, state):
+    plan = Plan.parse(text)
+    one = MODEL.predict(plan, 6, LENGTH, state)
+    assert MODEL.predict(plan, 6, LENGTH, {"node1": state, "node2": state}) == one
+    assert MODEL.predict(plan, 6, LENGTH, Links(state)) == one
 
 
-@pytest.mark.parametrize("link", [LINK, PerformanceMap.paper().link, MapLink(1e8, 0.002, 0.003)])
-@pytest.mark.parametrize("mbps", [20, 90])
-def test_a_sample_inverts_the_prediction(link, mbps):
-    """What a run would cost on some link is read back as that link."""
-    model = CostModel(replace(make_map(truth=Truth(hidden_s=0.0)), link=link))
-    plan = Plan.parse("seq:2:L10")
-    now = LinkState(mbps * 1e6, link.latency_s or 0.0)
-    comm_s = model.predict(plan, 4, LENGTH, now).comm_s
-    heard = model.link_sample(RunRecord("node0", plan, 4, LENGTH, 1.0, comm_s=comm_s))
-    found = heard.bits / (heard.seconds - now.latency_s)
-    assert found == pytest.approx(mbps * 1e6, rel=1e-6)
+@given(each=links, other=states)
+def test_a_link_that_a_plan_does_not_use_changes_nothing(each, other):
+    for text, unused in (("seq:2:L10", "node2"), ("local@node2", "node1"), ("batch:2", "node2")):
+        plan = Plan.parse(text)
+        before = MODEL.predict(plan, 6, LENGTH, each)
+        assert MODEL.predict(plan, 6, LENGTH, {**each, unused: other}) == before
+
+
+def test_a_sequence_plan_has_the_least_bandwidth_and_the_most_latency():
+    fast, slow, far = LinkState(1e9, 0.001), LinkState(2e6, 0.002), LinkState(1e9, 0.08)
+    found = Links(fast, {"node1": slow, "node2": far}).slowest(["node1", "node2"])
+    assert (found.bandwidth_bps, found.latency_s) == (2e6, 0.08)
+    plan = Plan.parse("seq:3:L10")
+    each = {"node1": slow, "node2": far}
+    assert MODEL.predict(plan, 4, LENGTH, each) == MODEL.predict(plan, 4, LENGTH, found)
+
+
+def test_a_helper_that_is_not_named_has_the_maps_link():
+    plan, slow = Plan.parse("seq:2:full"), LinkState(1e6, 0.1)
+    as_measured = MODEL.predict(plan, 4, LENGTH, LINK.state())
+    assert MODEL.predict(plan, 4, LENGTH, {"node2": slow}) == as_measured
+    assert MODEL.predict(plan, 4, LENGTH, {"node1": slow}).total_s > as_measured.total_s
+
+
+def test_a_split_by_rows_sends_each_helper_what_its_own_link_bears():
+    each = {"node1": LinkState(1e4, 0.001), "node2": LinkState(1e9, 0.001)}
+    decision = decide(MODEL, 9, LENGTH, each, allow=None)
+    assert str(decision.choice).startswith("batch:node0+node2")
+    assert decision.nodes == ("node0", "node2")
+    even = decide(MODEL, 9, LENGTH, LinkState(1e9, 0.001))
+    assert even.nodes[:2] == ("node0", "node1")
+
+
+def test_a_sweep_supposes_one_bandwidth_and_keeps_each_latency():
+    each = {"node1": LinkState(1e6, 0.002), "node2": LinkState(1e9, 0.05)}
+    allow = [Plan.parse("seq:2:L10")]
+    found = sweep_bandwidth(MODEL, 8, LENGTH, each, allow=allow)
+    alone = sweep_bandwidth(MODEL, 8, LENGTH, each["node1"], allow=allow)
+    assert found == alone
+    assert Links(LINK.state(), each).at_bandwidth(5e6).to("node2") == LinkState(5e6, 0.05)
+
+
+def test_one_link_or_several_become_links():
+    state, default = LinkState(1e6, 0.0), LinkState(2e6, 0.0)
+    assert Links.of(state, default).to("node1") == state
+    assert Links.of({"node1": state}, default).to("node2") == default
+    given_links = Links(state)
+    assert Links.of(given_links, default) is given_links
+    assert given_links.slowest([]) == state

@@ -1,4 +1,4 @@
-"""Rows per node: never slower than any other way to hand them out."""
+"""Rows per node: never slower than handed out otherwise."""
 
 from itertools import product
 

@@ -1,19 +1,27 @@
-"""Map + link + objective -> plan. Pure: no clock, no socket, no model.
+"""Map + links + load + objective -> plan. Pure: no clock, no socket, no model.
 
-`exchange` knows what crosses the link, `cost` predicts measured plans, `shares` splits by rows,
-`model` gathers both, `links` tells the link as it is now, `policy` chooses, `sweep` finds where
-the choice changes.
+`traffic` knows what crosses a link, `strategies` what differs between them, `cost` predicts
+measured plans and `shares` splits by rows; `coverage` and `cost_model` gather both. `links`,
+`link_estimate` and `compute` tell links and nodes as they are now, `load` what they have to do.
+`policy` chooses, `decision` is the answer, `sweep` finds where the choice changes.
 """
 
+from prism.planner.compute import ComputeEstimate
 from prism.planner.cost import Cost
-from prism.planner.cost_model import CostModel, LeftOut
-from prism.planner.links import LinkEstimate, LinkSample
-from prism.planner.policy import Candidate, Decision, Planner, decide
+from prism.planner.cost_model import CostModel
+from prism.planner.coverage import LeftOut
+from prism.planner.decision import Candidate, Decision
+from prism.planner.link_estimate import LinkEstimate, LinkSample
+from prism.planner.links import AnyLinks, Links
+from prism.planner.load import Load
+from prism.planner.policy import Planner, decide
 from prism.planner.shares import solve_shares
 from prism.planner.sweep import Crossover, Sweep, crossover_bps, sweep_bandwidth, sweep_batch
 
 __all__ = [
+    "AnyLinks",
     "Candidate",
+    "ComputeEstimate",
     "Cost",
     "CostModel",
     "Crossover",
@@ -21,6 +29,8 @@ __all__ = [
     "LeftOut",
     "LinkEstimate",
     "LinkSample",
+    "Links",
+    "Load",
     "Planner",
     "Sweep",
     "crossover_bps",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from prism.errors import InputError
+from prism.errors import InputError, PlanError
 from prism.plan import Objective, Plan
 from prism.planner.cost_model import CostModel
-from prism.planner.policy import Decision, decide
-from prism.record import LinkState
+from prism.planner.decision import Decision
+from prism.planner.links import AnyLinks, Links
+from prism.planner.policy import decide
 
 _STEPS = 48
 _HALVINGS = 40
@@ -55,28 +56,36 @@ def sweep_bandwidth(
     model: CostModel,
     batch: int,
     length: int,
-    link: LinkState,
+    link: AnyLinks,
     *,
     low_bps: float = 1e6,
     high_bps: float = 1e10,
     alive: Sequence[str] = (),
     objective: Objective | None = None,
     allow: Iterable[Plan] | None = None,
+    backoff: Mapping[str, str] | None = None,
 ) -> Sweep:
     """Return the choices for one batch from `low_bps` to `high_bps`, crossovers bisected.
 
     Raises:
         InputError: the range is empty or not above 0, or as `decide` does.
+        PlanError: the first node is not among those alive, or as `decide` does.
     """
+    _check_first(model, alive)
     if not 0 < low_bps < high_bps < math.inf:
         raise InputError(
             f"a sweep runs from a bandwidth above 0 to a higher one, not {low_bps}..{high_bps}"
         )
-    allowed = None if allow is None else tuple(allow)
+    links = Links.of(link, model.map.link.state())
+    leave: dict[str, Any] = {
+        "alive": alive,
+        "objective": objective,
+        "allow": None if allow is None else tuple(allow),
+        "backoff": backoff,
+    }
 
     def choose(bandwidth_bps: float) -> Decision:
-        now = replace(link, bandwidth_bps=bandwidth_bps)
-        return decide(model, batch, length, now, alive=alive, objective=objective, allow=allowed)
+        return decide(model, batch, length, links.at_bandwidth(bandwidth_bps), **leave)
 
     ratio = (high_bps / low_bps) ** (1 / _STEPS)
     places = [low_bps * ratio**step for step in range(_STEPS)] + [high_bps]
@@ -93,20 +102,27 @@ def sweep_batch(
     model: CostModel,
     batches: Sequence[int],
     length: int,
-    link: LinkState,
+    link: AnyLinks,
     *,
     alive: Sequence[str] = (),
     objective: Objective | None = None,
     allow: Iterable[Plan] | None = None,
+    backoff: Mapping[str, str] | None = None,
 ) -> Sweep:
-    """Return the choices for each batch size, and those at which they change."""
-    allowed = None if allow is None else tuple(allow)
+    """Return the choices for each batch size, and those at which they change.
+
+    Raises:
+        PlanError: the first node is not among those alive, or as `decide` does.
+    """
+    _check_first(model, alive)
+    leave: dict[str, Any] = {
+        "alive": alive,
+        "objective": objective,
+        "allow": None if allow is None else tuple(allow),
+        "backoff": backoff,
+    }
     points = tuple(
-        _point(
-            batch,
-            decide(model, batch, length, link, alive=alive, objective=objective, allow=allowed),
-        )
-        for batch in sorted(batches)
+        _point(batch, decide(model, batch, length, link, **leave)) for batch in sorted(batches)
     )
     crossovers = tuple(
         Crossover(after.at, before.choice, after.choice)
@@ -122,7 +138,7 @@ def crossover_bps(
     other: Plan,
     batch: int,
     length: int,
-    link: LinkState,
+    link: AnyLinks,
     *,
     low_bps: float = 1e6,
     high_bps: float = 1e10,
@@ -131,9 +147,10 @@ def crossover_bps(
 
     None if it is so over the whole range, or nowhere in it.
     """
+    links = Links.of(link, model.map.link.state())
 
     def gain_s(bandwidth_bps: float) -> float:
-        now = replace(link, bandwidth_bps=bandwidth_bps)
+        now = links.at_bandwidth(bandwidth_bps)
         return (
             model.predict(other, batch, length, now).total_s
             - model.predict(plan, batch, length, now).total_s
@@ -142,6 +159,15 @@ def crossover_bps(
     if gain_s(low_bps) > 0 or gain_s(high_bps) <= 0:
         return None
     return _bisect(lambda bandwidth_bps: gain_s(bandwidth_bps) <= 0, low_bps, high_bps)
+
+
+def _check_first(model: CostModel, alive: Sequence[str]) -> None:
+    """Refuse a sweep without `local`, beside which every point stands."""
+    if alive and alive[0] != model.first:
+        raise PlanError(
+            f"a sweep is beside local, so the first node alive must be the map's first "
+            f"{model.first}, not {alive[0]}"
+        )
 
 
 def _between(

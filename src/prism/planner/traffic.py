@@ -22,7 +22,7 @@ def exchange_count(plan: Plan, model: ModelShape, link: MapLink) -> int:
     Every node knows the whole input and so the means of block 0, unless they are made of rotated
     keys; with lag 1 they serve block 1 too. A blocking map was measured with one at every block.
     """
-    if plan.strategy != "sequence":
+    if not plan.exchanges:
         return 0
     if link.exchange == "blocking" or (model.rotary and not plan.lag):
         return model.blocks
