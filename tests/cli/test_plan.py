@@ -123,6 +123,24 @@ def test_explain_gives_the_reasons_and_what_was_left_out(ask):
         assert text in out and text not in plain
 
 
+def test_what_has_just_failed_is_left_alone_and_explained(ask, ask_json):
+    _, out, _ = ask(*PAPER, "--batch", 8, "--failed", "batch:2", "--explain")
+    assert re.search(r"^  batch:2 +as if it had just failed", out, re.M)
+    told = ask_json(*PAPER, "--batch", 8, "--failed", "batch:2")
+    assert told["choice"] == "local" and told["request"]["failed"] == ["batch:2"]
+    node = ask_json(*PAPER, "--batch", 8, "--failed", "node1", "--allow", "seq:2:L10")
+    assert node["choice"] == "local"
+    reasons = {each["plan"]: each["reason"] for each in node["candidates"]}
+    assert all("just failed" in why for plan, why in reasons.items() if plan != "local")
+    _, out, _ = ask(*PAPER, "--failed", "local", "--explain")
+    assert "Would a second board help? No: the best plan with another board, seq:2:full" in out
+
+
+def test_a_sweep_leaves_alone_what_has_failed(ask_json):
+    told = ask_json(*PAPER, "--sweep", "batch=2..8", "--failed", "batch:2")["sweep"]
+    assert {point["choice"] for point in told["points"]} == {"local"}
+
+
 def test_the_held_out_error_is_told(ask, ask_json, tmp_path):
     points = tuple(HeldOut("local", batch, 197, 1.0 + batch / 10, 1.0) for batch in (1, 2, 3))
     replace(make_map(), held_out=points).save(tmp_path / "map.json")
@@ -203,6 +221,9 @@ def test_a_plot_is_drawn(ask, tmp_path):
         ("--allow nonsense", "'nonsense' is not a plan"),
         ("--allow seq:2:L11", "seq:2:L11 cannot be predicted: .*; the map has .*seq:2:L10"),
         ("--allow batch:4", "batch:4 needs 4 nodes"),
+        ("--failed nonsense", "'nonsense' is not a plan"),
+        ("--failed seq:2:L11", "--failed: seq:2:L11 cannot be predicted"),
+        ("--failed node7", "'node7' is not a plan"),
         ("--batch 0", "--batch must be at least 1, not 0"),
         ("--length 198", "--length must lie in 1..197"),
         ("--alive node1", "first node0, not node1"),

@@ -7,7 +7,7 @@ be wrong with the question is found before anything is printed or written.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -26,6 +26,7 @@ _RANGE = re.compile(r"(bandwidth|batch)(?:=(.+?)\.\.(.+))?")
 _BANDWIDTHS_BPS = (5e6, 500e6)
 _BATCHES = (1, 32)
 _MOST_BATCHES = 1024
+_JUST_FAILED = "as if it had just failed, so it is left alone for now"
 
 
 def register(app: typer.Typer) -> None:
@@ -51,6 +52,10 @@ def plan(
     alive: Annotated[
         list[str] | None, typer.Option(metavar="NODE", help="Nodes that answer; repeatable.")
     ] = None,
+    failed: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PLAN|NODE", help="As if it had just failed; repeatable."),
+    ] = None,
     sweep: Annotated[
         str | None,
         typer.Option(help="bandwidth[=5mbit..500mbit] or batch[=1..32]: where it changes."),
@@ -72,6 +77,7 @@ def plan(
         Objective(cast(Metric, objective), max_accuracy_drop),
         allow,
         alive or (),
+        failed or (),
     )
     swept = _sweep(question, sweep, plot)
     decision = decide(
@@ -101,6 +107,7 @@ class Question:
     objective: Objective
     allow: tuple[Plan, ...] | None
     alive: tuple[str, ...]
+    failed: tuple[str, ...]
     sources: dict[str, str]
 
     @property
@@ -110,8 +117,13 @@ class Question:
 
     @property
     def leave(self) -> dict[str, Any]:
-        """What the planner takes by name: nodes, objective and the plans allowed."""
-        return {"alive": self.alive, "objective": self.objective, "allow": self.allow}
+        """What the planner takes by name: nodes, objective, plans allowed and those left alone."""
+        return {
+            "alive": self.alive,
+            "objective": self.objective,
+            "allow": self.allow,
+            "backoff": {each: _JUST_FAILED for each in self.failed},
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -124,6 +136,7 @@ class Question:
             "max_accuracy_drop": self.objective.max_accuracy_drop,
             "allow": None if self.allow is None else [str(plan) for plan in self.allow],
             "alive": list(self.alive),
+            "failed": list(self.failed),
             "sources": self.sources,
         }
 
@@ -137,6 +150,7 @@ def _ask(
     objective: Objective,
     allow: Sequence[str] | None,
     alive: Sequence[str],
+    failed: Sequence[str],
 ) -> Question:
     from prism.perfmap import PerformanceMap
     from prism.perfmap.performance import EXAMPLES, load_example
@@ -164,13 +178,21 @@ def _ask(
         None if texts is None else tuple(dict.fromkeys(texts)),
         # In whatever order they are named, the first node stays the first node.
         tuple(sorted(dict.fromkeys(alive or names), key=lambda name: name != model.first)),
+        tuple(dict.fromkeys(each if each in names else Plan.parse(each).shape for each in failed)),
         {
             "length": length_source,
             "bandwidth": "as measured" if bandwidth_bps is None else "given",
             "latency": known if latency_s is None else "given",
         },
     )
-    _check_allowed(question)
+    if question.alive[0] != model.first:
+        raise PlanError(
+            f"--alive: the first node alive must be the map's first {model.first}, "
+            f"not {question.alive[0]}; add it"
+        )
+    _check_plans(question, "--allow", question.allow or ())
+    shapes = [Plan.parse(each) for each in question.failed if each not in names]
+    _check_plans(question, "--failed", shapes)
     return question
 
 
@@ -187,16 +209,16 @@ def _length(perf: PerformanceMap, length: int | None) -> tuple[int, str]:
     return longest, "the longest the model takes"
 
 
-def _check_allowed(question: Question) -> None:
-    """Refuse a plan in --allow that the map could not predict for any request."""
-    for plan in question.allow or ():
+def _check_plans(question: Question, option: str, plans: Iterable[Plan]) -> None:
+    """Refuse a plan given to an option that the map could not predict for any request."""
+    for plan in plans:
         if plan != Plan():
             rows, length = max(question.batch, plan.size), max(question.length, plan.size)
             try:
                 question.model.predict(plan, rows, length, question.link)
             except PlanError as error:
                 shapes = ", ".join(question.map.by_shape)
-                raise PlanError(f"--allow: {error}; the map has {shapes}") from None
+                raise PlanError(f"{option}: {error}; the map has {shapes}") from None
 
 
 def _quantity(option: str, text: str | None) -> float | None:

@@ -110,7 +110,8 @@ def second_board(question: Question, decision: Decision) -> dict[str, Any]:
     chosen = _of(decision, decision.choice)
     base, cost = _worth(local, metric), _worth(chosen, metric)
     assert base is not None and cost is not None  # the planner refuses an objective without them
-    helps = _elsewhere(question, chosen)
+    # Where local has just failed, another board is used even if it is slower.
+    helps = _elsewhere(question, chosen) and cost.value <= base.value
     rivals = [each for each in decision.candidates if _elsewhere(question, each)]
     rival = next((each for each in rivals if each.allowed), None)
     gain = _gain(base, cost)
