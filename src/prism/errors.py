@@ -52,7 +52,13 @@ class RequestError(InputError):
 
 
 class ModelFailed(RequestError):
-    """The model itself raised while it ran; it would on every node."""
+    """The model itself raised while it ran; it would on every node.
+
+    Attributes:
+        in_step: whether the node's connections to the others can serve the next request.
+    """
+
+    in_step: bool = True
 
 
 class ConfigError(InputError):

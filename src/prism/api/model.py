@@ -245,11 +245,13 @@ class DistributedModel:
     ) -> Decision:
         ready = self.nodes
         if not ready:
-            raise ClusterError(f"no node has {self.info.source} in memory; start the cluster again")
+            raise ClusterError("no node of the cluster is alive with this model; start it again")
+        covered = [node.name for node in self.identity().nodes if adaptive.covers(node)]
         return adaptive.choose(
             batch,
             length,
-            ready,
+            [name for name in ready if name in covered] or ready,
+            time.monotonic(),
             objective=objective,
             load=self._live.scheduler.load(),
             backoff=self._experience.paused(),
@@ -265,7 +267,7 @@ class DistributedModel:
             return place(plan, self.nodes)
         except PlanError:
             placed = place(plan, self._live.roster.everyone)
-        # Its request is answered without those who are gone, but not without one that has just come.
+        # The request is answered without those who are gone, but not without one that just came.
         self._nodes.welcome(placed.nodes)
         try:
             return place(plan, self.nodes)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from prism.api.cluster import Cluster, DistributedModel
+from prism.api.cluster import Cluster
+from prism.api.model import DistributedModel
 from prism.control import codec as tensors
 from prism.energy import EnergyReading, combine
 from prism.errors import ClusterError
@@ -85,7 +86,8 @@ class ClusterBench:
         return _size(tensors.pack(synthetic_inputs(self._model.info, 1, length))[1])
 
     def _bytes_out(self, length: int) -> int:
-        output = self._model(plan=Plan(), **synthetic_inputs(self._model.info, 1, length))
+        inputs: dict[str, Any] = {**synthetic_inputs(self._model.info, 1, length)}
+        output = self._model(plan=Plan(), **inputs)
         return _size(tensors.pack(output)[1])
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from prism.plan import Plan
 
 if TYPE_CHECKING:
-    from prism.api.cluster import Cluster, DistributedModel
+    from prism.api.cluster import Cluster
+    from prism.api.model import DistributedModel
 
 ADAPTIVE = "adaptive"
 ORACLE = "oracle"

@@ -182,12 +182,20 @@ class Done(_Message):
 
 
 class Failed(_Message):
-    """A request failed on a node; `error` is the class name from `prism.errors`."""
+    """A request failed on a node.
+
+    Attributes:
+        request: its number.
+        error: the class name from `prism.errors`.
+        message: what happened.
+        in_step: whether the node's connections to the others can serve the next request.
+    """
 
     kind: Literal["failed"] = "failed"
     request: int
     error: str
     message: str
+    in_step: bool = True
 
 
 class Cancel(_Message):

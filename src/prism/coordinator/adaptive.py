@@ -1,17 +1,29 @@
-"""The choice per request: a performance map, the live link, and an objective.
+"""The choice per request: a performance map, the live links and nodes, and an objective.
 
-The only place where the planner and real runs meet: decisions go down to the dispatcher, records
-come up and refresh what is believed about the link.
+The only place where the planner and real runs meet: decisions go down to the requests, records come
+up and refresh what is believed about every link and every node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 
-from prism.perfmap import ClusterIdentity, PerformanceMap
+from prism.errors import PlanError
+from prism.perfmap import ClusterIdentity, NodeInfo, PerformanceMap
 from prism.plan import Objective, Plan
-from prism.planner import CostModel, Decision, LinkEstimate, LinkSample, Planner
-from prism.record import RunRecord
+from prism.planner import (
+    ComputeEstimate,
+    CostModel,
+    Decision,
+    LeftOut,
+    LinkEstimate,
+    Links,
+    LinkSample,
+    Load,
+    Planner,
+)
+from prism.record import LinkState, RunRecord
 
 # A probe should be long enough to time and short enough not to be noticed.
 _PROBE_S = 0.01
@@ -19,7 +31,7 @@ _LEAST_PROBE_BYTES, _MOST_PROBE_BYTES = 8_000, 400_000
 
 
 class Adaptive:
-    """Chooses plans for one model on one cluster.
+    """Chooses plans for one model on one cluster; safe to use from all threads.
 
     Args:
         perf: the map.
@@ -29,9 +41,6 @@ class Adaptive:
 
     Raises:
         MapError: the map belongs to something else; names the difference.
-
-    Attributes:
-        link: what is believed about the link.
     """
 
     def __init__(
@@ -42,62 +51,155 @@ class Adaptive:
         allow: Iterable[Plan] | None = None,
     ) -> None:
         perf.check(identity)
-        self.link = LinkEstimate(perf.link.state())
         self._model = CostModel(perf)
         self._planner = Planner(self._model)
         self._objective = objective or Objective()
         self._allow = None if allow is None else tuple(allow)
-        self._known = frozenset(node.name for node in perf.nodes)
-
-    def choose(self, batch: int, length: int, alive: Sequence[str]) -> Decision:
-        """Return the plan for one request, and the field it was chosen from."""
-        known = [name for name in alive if name in self._known]
-        if known and known[0] != self._model.first:
-            return self._without_head(batch, length, known)
-        return self._planner.decide(
-            batch,
-            length,
-            self.link.state,
-            alive=known,
-            objective=self._objective,
-            allow=self._allow,
-        )
-
-    def _without_head(self, batch: int, length: int, known: Sequence[str]) -> Decision:
-        """Return the quickest node left; every other comparison of a map is with its first."""
-        alone = [Plan("local", (name,)) for name in known]
-        times_s = {
-            plan: self._model.predict(plan, batch, length, self.link.state).total_s
-            for plan in alone
+        self._nodes = {node.name: node for node in perf.nodes}
+        self._links = {
+            node.name: LinkEstimate(perf.link.state())
+            for node in perf.nodes
+            if node.name != self._model.first
         }
-        choice = min(alone, key=times_s.__getitem__)
-        return Decision(choice, times_s[choice], ())
+        self._computes: dict[str, ComputeEstimate] = {}
+        self._lock = threading.Lock()
 
-    def observe(self, record: RunRecord, now_s: float) -> None:
-        """Learn about the link from a run."""
-        sample = self._model.link_sample(record)
-        if sample is not None:
-            self.link = self.link.with_run(sample, now_s)
+    def covers(self, node: NodeInfo) -> bool:
+        """Whether a node is one of those the map was measured on."""
+        return self._nodes.get(node.name) == node
 
-    def probe_due(self, now_s: float) -> bool:
-        """Whether no run has told anything about the link for a while."""
-        return self.link.probe_due(now_s)
+    def choose(
+        self,
+        batch: int,
+        length: int,
+        alive: Sequence[str],
+        now_s: float,
+        *,
+        objective: Objective | None = None,
+        load: Load | None = None,
+        backoff: Mapping[str, str] | None = None,
+    ) -> Decision:
+        """Return the plan for one request, and the field it was chosen from.
+
+        Args:
+            batch: samples.
+            length: tokens per sample.
+            alive: nodes that could work on it, in the cluster's order.
+            now_s: on `time.monotonic()`.
+            objective: instead of the one given at first.
+            load: what the nodes still have to do.
+            backoff: why plans, by shape, and nodes are left alone for now.
+        """
+        known = [name for name in alive if name in self._nodes]
+        if not known:
+            missing = LeftOut("auto", f"the map covers none of {', '.join(alive)}")
+            return Decision(Plan("local", (alive[0],)), (alive[0],), 0.0, (), (missing,))
+        with self._lock:
+            return self._planner.decide(
+                batch,
+                length,
+                self._live_links(),
+                alive=known,
+                objective=objective or self._objective,
+                allow=self._allow,
+                load=load,
+                slowdown=self._slowdown(now_s),
+                backoff=backoff,
+            )
+
+    def predicted_s(
+        self, plan: Plan, nodes: Sequence[str], batch: int, length: int, now_s: float
+    ) -> float | None:
+        """Return what a plan is predicted to take now; None where the map does not cover it."""
+        if not set(nodes) <= set(self._nodes):
+            return None
+        with self._lock:
+            links, slowdown = self._live_links(), self._slowdown(now_s)
+        try:
+            return self._model.predict(plan, batch, length, links, slowdown).total_s
+        except PlanError:
+            return None
 
     @property
-    def probe_sizes(self) -> tuple[int, ...]:
-        """Bytes to send, in turn, until one takes a moment.
+    def slowest_link(self) -> LinkState:
+        """What is believed about the link to the helper that is reached worst."""
+        with self._lock:
+            states = [estimate.state for estimate in self._links.values()]
+        return min(states or [self._model.map.link.state()], key=lambda state: state.bandwidth_bps)
+
+    def observe(self, record: RunRecord, now_s: float, *, alone: bool = True) -> None:
+        """Learn from a run.
+
+        Args:
+            record: what it cost.
+            now_s: on `time.monotonic()`.
+            alone: whether no other request was running, so that the links had nothing else to do.
+        """
+        sample = self._model.link_sample(record) if alone else None
+        ratios = self._model.compute_samples(record)
+        with self._lock:
+            for name, ratio in ratios.items():
+                before = self._computes.get(name, ComputeEstimate())
+                self._computes[name] = before.with_run(ratio, now_s)
+            if sample is not None:
+                self._heard(sample, (record.node, *record.per_node), now_s)
+
+    def observe_timeout(
+        self,
+        plan: Plan,
+        nodes: Sequence[str],
+        batch: int,
+        length: int,
+        waited_s: float,
+        now_s: float,
+    ) -> None:
+        """Learn from a run that was given up after `waited_s`."""
+        with self._lock:
+            slowdown = self._slowdown(now_s)
+            slowest = max((slowdown.get(name, 1.0) for name in nodes), default=1.0)
+            sample = self._model.timeout_sample(plan, batch, length, waited_s, slowest)
+            if sample is not None:
+                self._heard(sample, nodes, now_s)
+
+    def probe_due(self, helper: str, now_s: float) -> bool:
+        """Whether nothing has told anything about the link to a helper for a while."""
+        with self._lock:
+            estimate = self._links.get(helper)
+        return estimate is not None and estimate.probe_due(now_s)
+
+    def probe_sizes(self, helper: str) -> tuple[int, ...]:
+        """Return bytes to send, in turn, until one takes a moment.
 
         The last one does at the bandwidth believed in; on a link that has failed since, it would
-        keep requests waiting for seconds, and the first one is enough.
+        hold the link for seconds, and the first one is enough.
         """
-        wanted = int(_PROBE_S * self.link.state.bandwidth_bps / 8)
+        with self._lock:
+            wanted = int(_PROBE_S * self._links[helper].state.bandwidth_bps / 8)
         if wanted <= _LEAST_PROBE_BYTES:
             return (_LEAST_PROBE_BYTES,)
         return _LEAST_PROBE_BYTES, min(_MOST_PROBE_BYTES, wanted)
 
-    def probed(self, nbytes: int, short_s: float, long_s: float, now_s: float) -> None:
+    def probed(self, helper: str, nbytes: int, short_s: float, long_s: float, now_s: float) -> None:
         """Learn from a probe: a round trip with next to nothing, and one with `nbytes` to there."""
         latency_s = short_s / 2
         transfer_s = max(long_s - short_s, 1e-6)
         sample = LinkSample(8.0 * nbytes, transfer_s + latency_s)
-        self.link = self.link.with_probe(sample, latency_s, now_s)
+        with self._lock:
+            self._links[helper] = self._links[helper].with_probe(sample, latency_s, now_s)
+
+    def _heard(self, sample: LinkSample, nodes: Sequence[str], now_s: float) -> None:
+        """Book a sample on the link it is about: of several, the one that holds up the others."""
+        helpers = [name for name in nodes if name in self._links]
+        if not helpers:
+            return
+        slowest = min(helpers, key=lambda name: self._links[name].state.bandwidth_bps)
+        # What was hidden was hidden for all of them.
+        for name in helpers if sample.at_most else (slowest,):
+            self._links[name] = self._links[name].with_run(sample, now_s)
+
+    def _live_links(self) -> Links:
+        states = {name: estimate.state for name, estimate in self._links.items()}
+        return Links(self._model.map.link.state(), states)
+
+    def _slowdown(self, now_s: float) -> Mapping[str, float]:
+        return {name: each.factor_at(now_s) for name, each in self._computes.items()}

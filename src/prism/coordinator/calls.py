@@ -16,7 +16,14 @@ from typing import Any
 
 from prism import errors
 from prism.control import messages
-from prism.errors import Cancelled, ClusterError, DeadlineExceeded, NodeFailed, PeerLost
+from prism.errors import (
+    Cancelled,
+    ClusterError,
+    DeadlineExceeded,
+    ModelFailed,
+    NodeFailed,
+    PeerLost,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,10 @@ class Call:
                     raise _about(name, PeerLost(f"{name} is gone: {message.reason}"))
                 continue
             if isinstance(message, messages.Failed):
-                raise _about(name, _error_named(message.error)(message.message))
+                error = _about(name, _error_named(message.error)(message.message))
+                if isinstance(error, ModelFailed):
+                    error.in_step = message.in_step
+                raise error
             return name, message, frames
 
 

@@ -191,13 +191,19 @@ class Coordinator:
         if name is not None:
             self._apply(members.Left(name, "its connection broke"))
 
-    def refuse(self, identity: bytes, protocol: int | None, error: ClusterError) -> None:
-        """Turn away a connection that does not speak this protocol."""
-        reason = str(error) if protocol is None else protocol_mismatch(protocol)
-        self._listener.send(identity, "", messages.Refused(reason=reason))
+    def receive(self, identity: bytes, frames: list[Any]) -> None:
+        """Admit a node, take note of its heartbeat, or pass its answer on.
 
-    def receive(self, identity: bytes, message: messages.Message, frames: list[Any]) -> None:
-        """Admit a node, take note of its heartbeat, or pass its answer on."""
+        Raises:
+            ClusterError: it is no message; whoever sent it is told.
+        """
+        try:
+            message, rest = messages.decode(frames)
+        except ClusterError as error:
+            protocol = messages.protocol_of(frames)
+            reason = str(error) if protocol is None else protocol_mismatch(protocol)
+            self._listener.send(identity, "", messages.Refused(reason=reason))
+            raise
         if isinstance(message, messages.Hello):
             self._admit(identity, message)
             return
@@ -213,7 +219,7 @@ class Coordinator:
             self._listener.send(identity, "", messages.Unknown())
             return
         self._apply(members.Seen(name, time.monotonic()))
-        self._calls.deliver(name, message, frames)
+        self._calls.deliver(name, message, rest)
 
     # -- membership -------------------------------------------------------------------------------
 

@@ -5,9 +5,8 @@ One attempt: the first failure ends it, and what to do then is `requests`' busin
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,8 @@ from prism.coordinator.calls import Call
 from prism.coordinator.coordinator import Coordinator
 from prism.coordinator.deadlines import Deadline
 from prism.coordinator.recovery import Placed
-from prism.engine.strategies import STRATEGIES
+from prism.engine.strategies import STRATEGIES, Strategy
+from prism.errors import ModelFailed
 from prism.record import RunRecord
 
 
@@ -90,27 +90,24 @@ class Dispatcher:
         try:
             self._send(call, work, placed, parts, deadline.exchange_s)
             self._collect(call, parts, started_s + deadline.answer_s, replies)
-        except BaseException:
+        except BaseException as error:
             # Whatever it was, an interrupt too: nobody waits for the others' work any more, and
             # nodes that exchange may be out of step with each other.
-            self._give_up(call, placed, [name for name in parts if name not in replies])
+            in_step = isinstance(error, ModelFailed) and error.in_step
+            self._give_up(call, placed, parts, replies, in_step=in_step)
             raise
-        records = {name: replies[name].record for name in parts}
         outputs = [replies[name].output for name in parts if replies[name].output is not None]
-        first = replies[next(iter(parts))]
         ended_s = max(reply.at_s for reply in replies.values())
-        record = strategy.settle(records, after_s=ended_s - first.at_s)
-        return Answer(
-            strategy.join(outputs),
-            replace(record, plan=placed.plan, batch=work.batch, total_s=ended_s - started_s),
-        )
+        record = _record(strategy, [replies[name] for name in parts], ended_s)
+        record = replace(record, plan=placed.plan, batch=work.batch, total_s=ended_s - started_s)
+        return Answer(strategy.join(outputs), record)
 
     def _send(
         self,
         call: Call,
         work: Work,
         placed: Placed,
-        parts: Mapping[str, dict[str, Any]],
+        parts: Mapping[str, Mapping[str, Any]],
         timeout_s: float,
     ) -> None:
         epoch = None
@@ -147,8 +144,28 @@ class Dispatcher:
             record = RunRecord.from_dict(message.record)
             replies[name] = _Reply(output, record, time.monotonic())
 
-    def _give_up(self, call: Call, placed: Placed, working: list[str]) -> None:
-        with contextlib.suppress(RuntimeError):  # the cluster may be closing
-            self._coordinator.tell(working, messages.Cancel(request=call.request))
-            if placed.plan.exchanges:
-                self._coordinator.drop_group(placed.nodes)
+    def _give_up(
+        self,
+        call: Call,
+        placed: Placed,
+        parts: Mapping[str, Any],
+        replies: Mapping[str, _Reply],
+        *,
+        in_step: bool,
+    ) -> None:
+        working = [name for name in parts if name not in replies]
+        self._coordinator.tell(working, messages.Cancel(request=call.request))
+        if placed.plan.exchanges and not in_step:
+            self._coordinator.drop_group(placed.nodes)
+
+
+def _record(strategy: Strategy, replies: Sequence[_Reply], ended_s: float) -> RunRecord:
+    """Return the first node's record with its waiting booked, and the others' beside it."""
+    first, *others = replies
+    inputs_s = [reply.record.input_s for reply in replies]
+    record = strategy.settle(
+        first.record,
+        late_s=max(inputs_s) - first.record.input_s,
+        after_s=ended_s - first.at_s,
+    )
+    return replace(record, per_node={each.record.node: each.record for each in others})

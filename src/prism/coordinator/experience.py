@@ -98,7 +98,7 @@ class Experience:
         predicted_s = None
         if self.adaptive is not None:
             predicted_s = self.adaptive.predicted_s(
-                placed.plan, placed.nodes, work.batch, work.length
+                placed.plan, placed.nodes, work.batch, work.length, time.monotonic()
             )
         with self._lock:
             return self._times.expected(placed.key, work.batch, work.length, predicted_s)

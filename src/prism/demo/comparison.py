@@ -20,7 +20,7 @@ from prism.plan import Plan
 from prism.record import RunRecord
 
 if TYPE_CHECKING:
-    from prism.api.cluster import DistributedModel
+    from prism.api.model import DistributedModel
 
 BATCH = 16
 _SINGLES = 20  # requests of one image, per plan

@@ -19,7 +19,8 @@ from prism.profiler.points import plans_together
 if TYPE_CHECKING:
     import torch
 
-    from prism.api.cluster import Cluster, DistributedModel
+    from prism.api.cluster import Cluster
+    from prism.api.model import DistributedModel
 
 # Mbit/s and images per request: a link that comes and goes, requests small and large.
 TRACE = ((100, 1), (100, 16), (20, 16), (5, 2), (20, 8), (300, 2), (300, 16), (50, 12))

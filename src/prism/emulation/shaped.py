@@ -102,11 +102,6 @@ class ShapedTransport:
         """Refuse posts from now on: a deadline has passed."""
         self._expired = True
 
-    @property
-    def closed(self) -> bool:
-        """Whether the inner transport is closed."""
-        return self._inner.closed
-
     def close(self) -> None:
         """Close the inner transport. The medium stays open; it belongs to the caller."""
         self._inner.close()

@@ -11,6 +11,7 @@ from prism.errors import ConfigError
 from prism.plan import is_node_name
 
 DEFAULT_PORT = 7070
+_TRANSPORTS = ("gloo",)  # the keys of `transport.factory.FACTORIES`, which imports torch
 
 
 class ClusterConfig(BaseModel):
@@ -54,6 +55,10 @@ def read_config(path: Path) -> ClusterConfig:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigError(f"{path}: {where}: {first['msg']}") from error
+    if config.transport not in _TRANSPORTS:
+        raise ConfigError(
+            f"{path}: transport must be one of {', '.join(_TRANSPORTS)}, not {config.transport}"
+        )
     wrong = [name for name in config.nodes if not is_node_name(name)]
     if wrong or len(set(config.nodes)) != len(config.nodes):
         raise ConfigError(f"{path}: nodes must be distinct names, not {', '.join(config.nodes)}")

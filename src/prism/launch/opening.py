@@ -17,7 +17,7 @@ from prism.errors import ClusterError, ConfigError
 from prism.launch.cluster_file import ClusterConfig
 from prism.launch.processes import NodeProcess, cores_for, end_all
 from prism.plan import default_node_name
-from prism.transport.factory import factory_named
+from prism.transport.factory import FACTORIES
 
 _START_TIMEOUT_S = 120.0
 _LOOPBACK = "127.0.0.1"
@@ -63,7 +63,7 @@ def open_local(nodes: int, threads: int | None, link: str, device: str, energy: 
     names = tuple(default_node_name(index) for index in range(nodes))
     cores = [()] * nodes if threads is None else cores_for(nodes, threads)
     threads = threads or max(1, len(os.sched_getaffinity(0)) // nodes)
-    factory = factory_named("gloo")
+    factory = FACTORIES["gloo"]()
 
     def start(release: ExitStack, scratch: Path) -> Opened:
         secret, medium = scratch / "cluster.key", scratch / "medium"
@@ -108,7 +108,7 @@ def open_devices(config: ClusterConfig, timeout_s: float, min_nodes: int) -> Ope
         )
 
     def start(release: ExitStack, scratch: Path) -> Opened:
-        factory = factory_named(config.transport)
+        factory = FACTORIES[config.transport]()
         coordinator = Coordinator(config.host, config.port, read(config.secret), factory)
         host = f"[{config.host}]" if ":" in config.host else config.host
         arguments = [

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from prism.control import codec
 from prism.control import messages as control
 from prism.energy import EnergyMeter, EnergyReading
+from prism.errors import ModelFailed
 from prism.node.groups import Groups
 from prism.node.loader import Loader
 from prism.node.tasks import Reply, Task, Tasks
 from prism.plan import Plan
 from prism.record import RunRecord
+from prism.transport.base import Transport
 from prism.transport.measure import exchange_times
 
 
@@ -40,9 +44,8 @@ class Computer:
             self._tasks.carry_out(task, self._form_group)
             return
         action = self._run if isinstance(message, control.Run) else self._time_exchanges
-        if not self._tasks.carry_out(task, action) and message.epoch is not None:
-            # The others wait for frames that will not come: the closed connection tells them.
-            self._groups.close((message.epoch,))
+        if not self._tasks.carry_out(task, action):
+            self._groups.drop_closed(message.epoch)
         if isinstance(message, control.Run):
             self._loader.released(message.model)
 
@@ -63,7 +66,7 @@ class Computer:
             begun_s = time.perf_counter()
             inputs = codec.unpack(message.inputs, task.frames)
             input_s = time.perf_counter() - begun_s
-            with self._meter.window() as window:
+            with self._meter.window() as window, _telling_step(transport):
                 execution = engine.run(
                     inputs,
                     Plan.parse(message.plan),
@@ -75,6 +78,16 @@ class Computer:
                 window.busy(seconds=execution.record.compute_s)
         record = _with_energy(replace(execution.record, input_s=input_s), window.reading)
         return _answer(message.request, execution.output, record)
+
+
+@contextmanager
+def _telling_step(transport: Transport | None) -> Iterator[None]:
+    """Let a failure of the model say whether the others can go on with this transport."""
+    try:
+        yield
+    except ModelFailed as error:
+        error.in_step = transport is None or not transport.closed
+        raise
 
 
 def _answer(request: int, output: Any, record: RunRecord) -> Reply:

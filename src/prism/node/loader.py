@@ -13,7 +13,7 @@ import threading
 from prism.control import messages as control
 from prism.engine.engine import Engine
 from prism.errors import Cancelled, ClusterError
-from prism.models.load import load
+from prism.models.load import LoadedModel, load
 from prism.node.tasks import Reply, Task, Tasks
 
 _CLOSE_TIMEOUT_S = 0.2
@@ -84,17 +84,24 @@ class Loader:
 
     def _act(self, task: Task) -> Reply | None:
         message = task.message
-        # A model that is loaded again is not kept twice.
-        with self._changing:
-            self._engines.pop(message.model, None)
         if isinstance(message, control.Unload):
+            with self._changing:
+                self._engines.pop(message.model, None)
             return None
+        with self._changing:
+            engine = self._engines.get(message.model)
+        if engine is not None:  # the coordinator lost sight of this node, not the node of its model
+            return _loaded(message.request, engine.loaded)
         loaded = load(message.source, message.dtype, self._device)
         with self._changing:
             if task.unwanted:
                 raise Cancelled(f"model {message.model} was given up while it was loaded")
             self._engines[message.model] = Engine(loaded, self._name)
-        return control.Loaded(request=message.request, fingerprint=loaded.fingerprint), ()
+        return _loaded(message.request, loaded)
+
+
+def _loaded(request: int, loaded: LoadedModel) -> Reply:
+    return control.Loaded(request=request, fingerprint=loaded.fingerprint), ()
 
 
 def _return_memory() -> None:

@@ -98,7 +98,8 @@ class Tasks:
                 reply = action(task)
                 done = True
         except PrismError as error:
-            reply = self._failure(task, type(error).__name__, str(error))
+            in_step = getattr(error, "in_step", True)
+            reply = self._failure(task, type(error).__name__, str(error), in_step=in_step)
         except Exception as error:  # whatever happens here must reach the caller
             reason = f"{self._name}: {type(error).__name__}: {error}"
             reply = self._failure(task, "NodeFailed", reason)
@@ -109,7 +110,10 @@ class Tasks:
             self._send(*reply)
         return done
 
-    def _failure(self, task: Task, error: str, reason: str) -> Reply | None:
+    def _failure(
+        self, task: Task, error: str, reason: str, *, in_step: bool = True
+    ) -> Reply | None:
         if task.request is None:
             return None
-        return control.Failed(request=task.request, error=error, message=reason), ()
+        failed = control.Failed(request=task.request, error=error, message=reason, in_step=in_step)
+        return failed, ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -117,3 +117,6 @@ class GlooFactory:
         store = connect_store(*meeting, timeout_s)
         self._known = (meeting, store)
         return store
+
+
+FACTORIES: Mapping[str, Callable[[], TransportFactory]] = {"gloo": GlooFactory}
