@@ -11,7 +11,7 @@ from tests.planner.clusters import LENGTH, LINK, make_map
 from prism.errors import PlanError
 from prism.perfmap import Stat
 from prism.plan import Objective, Plan
-from prism.planner import CostModel, Load, Planner, decide, sweep_bandwidth
+from prism.planner import CostModel, LinkEstimate, Load, Planner, decide, sweep_bandwidth
 from prism.record import LinkState
 
 MODEL = CostModel(make_map())
@@ -186,3 +186,22 @@ def test_local_is_left_alone_only_if_something_else_may_be_used(failed):
     busy = decide(MODEL, 8, LENGTH, FAST, backoff={failed: WHY}, load=Load())
     assert busy.choice != LOCAL
     assert by_text(busy)["local"].reason == WHY
+
+
+@pytest.mark.parametrize("mbps", [0.1, 1.0, 5.0])
+def test_a_link_that_fell_costs_two_requests_their_deadline(mbps):
+    """Each run is given up at three times its prediction; what that says is learned."""
+    estimate = LinkEstimate(LinkState(1e9, 0.001))
+    planner, paid = Planner(MODEL), 0
+    allow = [Plan.parse("seq:2:full"), Plan.parse("seq:2:L10")]
+    for place in range(10):
+        decision = planner.decide(8, LENGTH, estimate.state, allow=allow)
+        true_link = LinkState(mbps * 1e6, 0.001)
+        took_s = MODEL.predict(decision.choice, 8, LENGTH, true_link).total_s
+        if took_s <= 3 * decision.predicted_s:
+            continue
+        paid += 1
+        heard = MODEL.timeout_sample(decision.choice, 8, LENGTH, 3 * decision.predicted_s)
+        estimate = estimate.with_run(heard, now_s=1.0 + place)
+    assert paid == 2
+    assert decision.choice == LOCAL

@@ -264,9 +264,10 @@ def test_a_helper_that_was_always_slow_is_part_of_the_measured_stall():
 
 @pytest.mark.parametrize("text", ["seq:2:L10", "seq:2:full", "seq:2:L10:lag1"])
 @pytest.mark.parametrize("mbps", [1, 5, 20])
-def test_a_run_given_up_bounds_the_link_as_the_prediction_would(text, mbps):
+@pytest.mark.parametrize("truth", [Truth(hidden_s=0.0), Truth(row_s=0.4, hidden_s=1.0)])
+def test_a_run_given_up_bounds_the_link_as_the_prediction_would(text, mbps, truth):
     """A run given up when it would just have been done: the bound is the link itself."""
-    model = CostModel(make_map(truth=Truth(hidden_s=0.0)))
+    model = CostModel(make_map(truth=truth))
     plan, now = Plan.parse(text), LinkState(mbps * 1e6, LINK.latency_s)
     waited_s = model.predict(plan, 4, LENGTH, now).total_s
     heard = model.timeout_sample(plan, 4, LENGTH, waited_s)

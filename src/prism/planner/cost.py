@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import chain, combinations
 from typing import NamedTuple
 
 from prism.perfmap import MapLink, Measurement, Payload, Surface
@@ -164,15 +165,19 @@ class PlanCost:
         beyond the prediction, it took at least so long. None if the link is not to blame.
         """
         here = self.at(batch, length, self._measured)
-        parts = self._link_times(here, batch, length)
-        bits = sum(part.bits for part in parts)
+        parts = [part for part in self._link_times(here, batch, length) if part.bits]
         longer_s = waited_s - here.total_s - here.compute_s * (slowdown - 1.0)
-        if not bits or longer_s <= 0:
+        if not parts or longer_s <= 0:
             return None
-        waits = max(1, sum(part.waits for part in parts))
-        seconds = bits / self._measured.bandwidth_bps + longer_s
-        seconds += sum(part.slack_s for part in parts)
-        return LinkSample(bits / waits, seconds / waits + self._measured.latency_s, at_least=True)
+        # A part grows once its slack is used up. Of all sets of parts that may have grown, the true
+        # one explains the delay with the least time per bit.
+        some = chain.from_iterable(combinations(parts, 1 + more) for more in range(len(parts)))
+        per_bit_s = 1 / self._measured.bandwidth_bps + min(
+            (longer_s + sum(part.slack_s for part in grown)) / sum(part.bits for part in grown)
+            for grown in some
+        )
+        bits = sum(part.bits for part in parts)
+        return LinkSample(bits, bits * per_bit_s + self._measured.latency_s, at_least=True)
 
     def _work(self, batch: int, length: int) -> Cost:
         """Return what does not depend on the link: `work` without its cache."""
