@@ -126,6 +126,21 @@ def test_a_decoder_behind_a_partitioned_encoder(cluster):
     torch.testing.assert_close(output.logits, plain(model, inputs).logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("plan", ["full", "L2", "L2:lag1"])
+def test_a_mask_over_mel_frames_hides_no_token(load, plan):
+    model, distributed = load("WhisperEncoder")
+    case = BY_NAME["WhisperEncoder"]
+    inputs = case.inputs()
+    mask = torch.ones(2, 2 * case.tokens, dtype=torch.long)
+    mask[1, 7:] = 0
+    oracle = model
+    if plan != "full":
+        lag = 1 if plan.endswith("lag1") else 0
+        oracle = repeated_means(model, case.layout, PARTS[case.tokens]["3/1/2"], 2, lag)
+    output = distributed(plan=f"seq:3:{plan}:shares=3/1/2", **inputs, attention_mask=mask)
+    assert_equal_outputs(output, plain(oracle, inputs))
+
+
 @pytest.mark.parametrize("name", ["GPT2LMHeadModel", "LlamaForCausalLM", "BertModel"])
 def test_positions_of_the_caller_are_kept(load, name):
     model, distributed = load(name)

@@ -185,7 +185,7 @@ def test_a_model_that_fails_amid_a_pass_tells_its_peers_at_once(rank, block):
         assert str(failed[rank]) == "ValueError: block fails"
         # Lost, not timed out. A helper that had sent all it has is through already.
         others = [failed[other] for other in (0, 1, 2) if other != rank]
-        assert all(isinstance(each, (PeerLost, Execution)) for each in others)
+        assert all(isinstance(each, (PeerLost, Execution)) for each in others), others
         assert isinstance(failed[0], ClusterError) or rank == 0
         assert ranks.transports[rank].closed
         hook.remove()

@@ -1,5 +1,6 @@
 """Every refusal names the input, what is wrong with it, and what the model takes."""
 
+import math
 import re
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import torch
 from tests.families import BY_NAME, WORDS
 
 from prism.errors import PlanError, RequestError
-from prism.models.inputs import check_inputs, check_plan, main_input, prepare
+from prism.models.inputs import check_inputs, check_partition, main_input, prepare, token_mask
 from prism.models.load import adopt
 from prism.models.pixels import Normalisation
 from prism.plan import Plan
@@ -54,7 +55,30 @@ def test_batch_and_length_are_read_off(known, name, inputs, expected):
         ),
         ("BertModel", {"input_ids": IDS, "colour": 1}, "BertModel takes no input named 'colour'"),
         ("BertModel", {"input_ids": [[1]]}, "input_ids must be a tensor or a plain value, not"),
-        ("BertModel", {"input_ids": 7}, "input_ids must be a tensor, not int"),
+        ("BertModel", {"input_ids": 7}, "input_ids must be a tensor, not int 7"),
+        ("BertModel", {"input_ids": None}, "input_ids must be a tensor, not None"),
+        (
+            "BertModel",
+            {"input_ids": IDS, "attention_mask": 1},
+            "attention_mask must be a tensor, not int 1",
+        ),
+        (
+            "BertModel",
+            {"input_ids": IDS, "token_type_ids": "first"},
+            "token_type_ids must be a tensor, not str 'first'",
+        ),
+        (
+            "LlamaForCausalLM",
+            {"input_ids": IDS, "position_ids": 3.5},
+            "position_ids must be a tensor, not float 3.5",
+        ),
+        (
+            "WhisperEncoder",
+            {"input_features": FEATURES, "attention_mask": True},
+            "attention_mask must be a tensor, not bool True",
+        ),
+        ("BertModel", {"input_ids": IDS, "self": 1}, "BertModel takes no input named 'self'"),
+        ("BertModel", {"input_ids": IDS, "kwargs": 1}, "BertModel takes no input named 'kwargs'"),
         ("BertModel", {"input_ids": IDS[0]}, "input_ids must be (batch, length), not (3,)"),
         ("BertModel", {"input_ids": IDS[:0]}, "input_ids must be (batch, length), not (0, 3)"),
         ("BertModel", {"input_ids": IDS.float()}, "input_ids must be integers, not torch.float32"),
@@ -82,7 +106,17 @@ def test_batch_and_length_are_read_off(known, name, inputs, expected):
         (
             "BertModel",
             {"input_ids": IDS, "attention_mask": torch.full((2, 3), 2)},
-            "attention_mask must hold 0 (padding) and 1 (token) only",
+            "attention_mask must hold 0 (padding) and 1 (token) only, not 2",
+        ),
+        (
+            "BertModel",
+            {"input_ids": IDS, "attention_mask": torch.full((2, 3), 0.5)},
+            "attention_mask must hold 0 (padding) and 1 (token) only, not 0.5",
+        ),
+        (
+            "BertModel",
+            {"input_ids": IDS, "attention_mask": torch.full((2, 3), math.nan)},
+            "attention_mask must hold 0 (padding) and 1 (token) only, not nan",
         ),
         (
             "BertModel",
@@ -171,15 +205,37 @@ def test_what_the_model_cannot_take_is_refused(known, name, inputs, message):
 )
 def test_what_the_plan_cannot_serve_is_refused(known, name, plan, extra, error, message):
     with pytest.raises(error, match=re.escape(message)):
-        check_plan(known[name].info, Plan.parse(plan), {"input_ids": IDS, **extra}, length=3)
+        check_partition(known[name].info, Plan.parse(plan), {"input_ids": IDS, **extra}, length=3)
 
 
-def test_plans_without_partitions_serve_everything(known):
+def test_what_is_asked_for_with_false_is_not_asked_for(known):
     info = known["LlamaForCausalLM"].info
-    asked = {"input_ids": IDS, "use_cache": True, "output_attentions": True}
-    for plan in ("local", "local@here", "batch:4"):
-        check_plan(info, Plan.parse(plan), asked, length=3)
-    check_plan(info, Plan.parse("seq:3:full"), {"output_attentions": False}, length=3)
+    asked = {"output_attentions": False, "use_cache": False}
+    check_partition(info, Plan.parse("seq:3:full"), asked, length=3)
+
+
+@pytest.mark.parametrize("keep", [1, torch.tensor([0, 2])])
+def test_what_may_be_a_number_or_a_tensor_may_be_both(known, keep):
+    inputs = {"input_ids": IDS[:1].expand(2, -1), "logits_to_keep": keep}
+    assert check_inputs(known["LlamaForCausalLM"].info, inputs) == (2, 3)
+
+
+def test_only_a_mask_over_tokens_hides_tokens():
+    mask = torch.tensor([[1, 1, 0]])
+    assert token_mask("input_ids", mask).tolist() == [[True, True, False]]
+    assert token_mask("pixel_values", mask.float()).tolist() == [[True, True, False]]
+    assert token_mask("input_features", mask) is None
+    assert token_mask("input_ids", torch.ones(1, 3)) is None
+    assert token_mask("input_ids", None) is None
+
+
+def test_what_a_class_takes_is_read_once(known, monkeypatch):
+    info = known["BertModel"].info
+    check_inputs(info, {"input_ids": IDS})
+    monkeypatch.setattr(
+        "prism.models.inputs.inspect.signature", lambda _: pytest.fail("read again")
+    )
+    assert check_inputs(info, {"input_ids": IDS}) == (2, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

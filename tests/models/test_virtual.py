@@ -59,6 +59,64 @@ def test_plans_that_split_nothing_change_nothing():
         assert torch.equal(model(**inputs)[0], plain[0])
 
 
+@pytest.mark.parametrize("plan", ["seq:3:full", "seq:3:L2", "seq:3:L2:lag1", "seq:3:L100"])
+def test_a_mask_over_mel_frames_hides_no_token(plan):
+    case = BY_NAME["WhisperEncoder"]
+    model, inputs = case.model(), case.inputs()
+    plan = prism.Plan.parse(plan + ":shares=3/1/2")
+    mask = torch.ones(2, 2 * case.tokens, dtype=torch.long)
+    mask[1, 7:] = 0
+    parts = PARTS[case.tokens]["3/1/2"]
+    oracle = repeated_means(model, case.layout, parts, plan.means or 100, plan.lag)
+    with torch.no_grad():
+        expected = oracle(**inputs)
+        with prism.virtual(model, plan, mask):
+            assert_equal_outputs(model(**inputs, attention_mask=mask), expected)
+
+
+def test_the_innermost_of_nested_plans_counts():
+    case = BY_NAME["GPT2LMHeadModel"]
+    model, inputs = case.model(), case.inputs()
+    coarse, fine = (prism.Plan.parse(text) for text in ("seq:2:L1", "seq:3:L3"))
+
+    def answer():
+        return model(**inputs).logits
+
+    with torch.no_grad():
+        plain = answer()
+        with prism.virtual(model, coarse):
+            expected = answer()
+        with prism.virtual(model, fine):
+            inner = answer()
+        assert not torch.equal(inner, expected)
+        with prism.virtual(model, coarse):
+            # The blocks are the same ones behind the bare model.
+            with prism.virtual(model, fine), prism.virtual(model.transformer, fine):
+                assert torch.equal(answer(), inner)
+            assert torch.equal(answer(), expected)
+            with pytest.raises(KeyError), prism.virtual(model, fine):
+                raise KeyError
+            assert torch.equal(answer(), expected)
+        assert torch.equal(answer(), plain)
+
+
+def test_several_models_keep_their_own_plans():
+    case = BY_NAME["BertModel"]
+    inputs = case.inputs()
+    one, other = case.model(), case.model()
+    other.config = one.config  # as models made from one configuration object have it
+    with torch.no_grad():
+        plain = one(**inputs)[0]
+        with prism.virtual(one, prism.Plan.parse("seq:2:L1")):
+            split = one(**inputs)[0]
+            torch.testing.assert_close(other(**inputs)[0], plain)
+            with prism.virtual(other, prism.Plan.parse("seq:2:L1")):
+                assert torch.equal(other(**inputs)[0], split)
+            assert torch.equal(one(**inputs)[0], split)
+        assert torch.equal(one(**inputs)[0], plain)
+        assert torch.equal(other(**inputs)[0], plain)
+
+
 def test_plans_that_mean_nothing_are_refused():
     windows = BY_NAME["ModernBertForMaskedLM"].model()
     with (

@@ -64,6 +64,9 @@ class Peer:
             counters.comm_s,
         ]
         handle.wait(0.0)
+        handle.wait_sent(LONG_S)
+        handle.wait_sent(0.0)
+        self.seen["received_once"] = counters.bytes_received == self.seen["counters"][1]
 
         later = range(self.rank + 1, SIZE)
         handle, got = self.swap(transport, later, range(self.rank))
@@ -74,6 +77,7 @@ class Peer:
         empty, _ = self.swap(transport, (), ())
         second, got2 = self.swap(transport, self.others, self.others, lambda rank: 3_000_000)
         for handle in (second, empty, first):
+            handle.wait_sent(LONG_S)
             handle.wait(LONG_S)
         self.seen["overlapping"] = {
             peer: [len(x) for x in (got1[peer], got2[peer]) if bool((x == peer + 1).all())]
@@ -91,7 +95,9 @@ class Peer:
                 peer: staging.frame(("from", peer), payloads[peer].shape, dtype)
                 for peer in self.others
             }
-            self.transport.post(frame, self.others, receive).wait(LONG_S)
+            handle = self.transport.post(frame, self.others, receive)
+            handle.wait(LONG_S)
+            handle.wait_sent(LONG_S)
             right = True
             for peer in self.others:
                 out = torch.empty_like(payloads[peer])
@@ -162,14 +168,18 @@ class Peer:
         self.seen["fault_s"] = time.monotonic() - begun
         self.seen["fault_post"] = _error(self.swap_all)
         self.seen["fault_wait"] = _error(lambda: [handle.wait(1.0) for handle in pending])
+        self.seen["fault_sent"] = _error(lambda: [handle.wait_sent(1.0) for handle in pending])
+        self.seen["open_after_fault"] = not self.transport.closed
         self.meet("failed")
         begun = time.monotonic()
         self.transport.close()
         self.transport.close()
         self.seen["close_s"] = time.monotonic() - begun
+        self.seen["closed"] = self.transport.closed
         # With `error` still held: no thread of Gloo is left that could write to a buffer.
         self.seen["leftover_tasks"] = len(os.listdir("/proc/self/task")) - self.tasks_before
-        self.seen["closed_wait"] = [_error(lambda h=h: h.wait(1.0)) for h in pending]
+        waits = [wait for handle in pending for wait in (handle.wait, handle.wait_sent)]
+        self.seen["closed_wait"] = [_error(lambda wait=wait: wait(1.0)) for wait in waits]
         self.seen["closed_post"] = _error(self.swap_all)
 
     def swap_all(self, length=lambda rank: 1000):

@@ -100,6 +100,7 @@ class TestExchange:
         assert received == sum(100 + 1000 * peer for peer in others(rank))
         assert messages == 2
         assert comm_s > 0
+        assert killed[rank]["received_once"]
 
     def test_causal_ranks_receive_from_earlier_ones_only(self, killed, rank):
         assert killed[rank]["causal"] == {peer: [peer + 1] for peer in range(rank)}
@@ -175,7 +176,9 @@ class TestFault:
         assert seen["fault_post"][0] == "ClusterError" and "rank 2" in seen["fault_post"][1]
         # A killed peer can be noticed by the first post already; then no handle is there to wait.
         if fault == "frozen":
-            assert seen["fault_wait"][0] == "ClusterError" and "rank 2" in seen["fault_wait"][1]
+            for name, message in (seen["fault_wait"], seen["fault_sent"]):
+                assert name == "ClusterError" and "rank 2" in message
+        assert seen["open_after_fault"] and seen["closed"]
         assert seen["close_s"] < 5
         assert seen["leftover_tasks"] == 0
         assert all(name == "ClusterError" for name, _ in seen["closed_wait"])

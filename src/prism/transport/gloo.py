@@ -230,7 +230,8 @@ class GlooHandle:
         if self._arrived:
             return
         self._await_all(self._receives, timeout_s)
-        self._receives, self._arrived = [], True
+        self._receives.clear()
+        self._arrived = True
         received = sum(buffer.numel() for buffer in self._receive.values())
         self._owner.counters.bytes_received += received
         self._finish()
@@ -240,7 +241,8 @@ class GlooHandle:
         if self._sent:
             return
         self._await_all(self._sends, timeout_s)
-        self._sends, self._sent = [], True
+        self._sends.clear()
+        self._sent = True
         self._finish()
 
     def _await_all(self, works: _Works, timeout_s: float) -> None:
@@ -258,8 +260,9 @@ class GlooHandle:
 
     def release(self) -> None:
         """Drop the works; the buffers stay for as long as somebody holds the handle."""
-        self._receives = []
-        self._sends = []
+        # Emptied in place: the traceback of a failed wait may hold the lists.
+        self._receives.clear()
+        self._sends.clear()
 
 
 def _first_failure(works: _Works, deadline: float) -> tuple[int, RuntimeError] | None:
