@@ -77,7 +77,7 @@ def bfloat16_as_bits(tree):
 
 def over_the_wire(tree):
     description, frames = tensors.pack(tree)
-    run = control.Run(request=1, model=1, plan="local", inputs=description, timeout_s=1.0)
+    run = control.Run(request=1, model=1, plan="local", length=1, inputs=description, timeout_s=1.0)
     first, *raw = control.encode(run, frames)
     message, rest = control.decode([first, *map(bytes, raw)])
     return tensors.unpack(message.inputs, rest)

@@ -3,6 +3,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.control.wild import WILD
 
 from prism.control import messages as control
 from prism.control.admission import mismatch
@@ -17,11 +18,12 @@ FACTS = st.builds(
 )  # fmt: skip
 HELLOS = st.builds(
     control.Hello,
-    protocol=SMALL, name=WORDS, instance=WORDS, address=WORDS, pid=SMALL, link=WORDS, facts=FACTS,
+    protocol=SMALL, name=WORDS, instance=WORDS, address=WORDS, pid=SMALL, facts=FACTS,
 )  # fmt: skip
 GROUPS = st.builds(
-    control.Group, epoch=SMALL, members=st.lists(WORDS, max_size=3).map(tuple), store_port=SMALL
-)
+    control.Group, epoch=SMALL, members=st.lists(WORDS, max_size=3).map(tuple), transport=WORDS,
+    meeting_port=SMALL,
+)  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | SMALL | WORDS, lambda inner: st.lists(inner, max_size=2)
 )
@@ -34,15 +36,18 @@ MESSAGES = st.one_of(
     st.just(control.Unknown()),
     st.just(control.Ping()),
     st.builds(control.Load, request=SMALL, model=SMALL, source=WORDS, dtype=WORDS),
-    st.builds(control.Loaded, request=SMALL, fingerprint=WORDS, dtype=WORDS),
+    st.builds(control.Loaded, request=SMALL, fingerprint=WORDS),
     st.builds(control.FormGroup, request=SMALL, group=GROUPS),
     st.builds(
-        control.Run, request=SMALL, model=SMALL, plan=WORDS, inputs=JSON,
-        epoch=st.none() | SMALL, timeout_s=SECONDS, arrives_s=SECONDS,
+        control.Run, request=SMALL, model=SMALL, plan=WORDS, length=SMALL, inputs=JSON,
+        epoch=st.none() | SMALL, timeout_s=SECONDS,
     ),
-    st.builds(control.Done, request=SMALL, output=JSON, arrives_s=SECONDS),
+    st.builds(control.Done, request=SMALL, output=JSON),
     st.builds(control.Failed, request=SMALL, error=WORDS, message=WORDS),
-    st.builds(control.Forget, epoch=SMALL),
+    st.builds(control.Unload, model=SMALL),
+    st.builds(control.Cancel, request=SMALL),
+    st.builds(control.CloseGroups, epochs=st.lists(SMALL, max_size=3).map(tuple)),
+    st.builds(control.Probe, request=SMALL),
     st.just(control.Stop()),
 )  # fmt: skip
 
@@ -62,8 +67,8 @@ def test_messages_arrive_as_they_were_sent(message, frames):
         ([b"[]"], "object"),
         ([b"{}"], "kind"),
         ([b'{"kind": "explode"}'], "explode"),
-        ([b'{"kind": "forget"}'], "epoch"),
-        ([b'{"kind": "forget", "epoch": "soon"}'], "epoch"),
+        ([b'{"kind": "cancel"}'], "request"),
+        ([b'{"kind": "cancel", "request": "soon"}'], "request"),
         ([b'{"kind": "stop", "really": true}'], "really"),
     ],
 )
@@ -72,12 +77,23 @@ def test_what_is_no_message_is_an_error_that_says_why(frames, named):
         control.decode(frames)
 
 
-@given(st.binary())
-def test_any_bytes_are_a_message_or_an_error(raw):
+@given(WILD)
+def test_any_bytes_are_a_message_or_an_error_of_one_short_line(raw):
+    assert isinstance(control.protocol_of([raw]), int | None)
     try:
         control.decode([raw])
-    except ClusterError:
+    except ClusterError as error:
+        text = str(error)
+        assert len(text) < 1000 and text.isascii() and text.isprintable()
+
+
+@pytest.mark.parametrize("depth", [150, 100_000])
+def test_deep_nesting_is_an_error(depth):
+    deep = b"[" * depth + b"]" * depth
+    for raw in (deep, b'{"kind": "hello", "protocol": %b}' % deep):
         assert control.protocol_of([raw]) is None
+        with pytest.raises(ClusterError, match="not a prism message"):
+            control.decode([raw])
 
 
 def test_the_protocol_of_a_hello_from_the_future_can_be_read():
@@ -104,14 +120,12 @@ def test_another_version_is_refused_with_both_named(what):
     assert mismatch(first.model_copy(update={"facts": same}), [first]) is None
 
 
-def test_another_link_or_protocol_is_refused_with_both_named():
+def test_another_protocol_is_refused_with_both_named():
     facts = control.NodeFacts(
         hardware="h", device="cpu", threads=1, prism="1", torch="2", transformers="5"
     )
     first = control.Hello(
         protocol=control.PROTOCOL, name="a", instance="1", address="x", pid=1, facts=facts
     )
-    slow = first.model_copy(update={"name": "b", "link": "1mbit"})
-    assert "1mbit" in mismatch(slow, [first]) and "none" in mismatch(slow, [first])
     old = first.model_copy(update={"protocol": 77})
     assert "77" in mismatch(old, []) and str(control.PROTOCOL) in mismatch(old, [])
