@@ -10,6 +10,8 @@ import gc
 import queue
 import threading
 
+from transformers.utils import logging as transformers_logging
+
 from prism.control import messages as control
 from prism.engine.engine import Engine
 from prism.errors import Cancelled, ClusterError
@@ -77,6 +79,8 @@ class Loader:
         self._queue.put(True)
 
     def _work(self) -> None:
+        # The node's output is a log, one sentence per line.
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         while (item := self._queue.get()) is not None:
             if isinstance(item, Task):
                 self._tasks.carry_out(item, self._act)
