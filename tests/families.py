@@ -1,7 +1,7 @@
 """One tiny model of every family, with what the oracle must know of its layout.
 
 Written down here once more, on purpose not read from `prism.models.families`: a wrong row there
-must not excuse itself.
+must not excuse itself. Paths are those of the installed transformers, looked up in the releases.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import transformers as hf
+from packaging.version import Version
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 WIDTH = 32
@@ -101,8 +102,23 @@ def _case(model_class, config_class, values, layout, name="", **rest) -> Case:
     return Case(name or model_class.__name__, build, layout, **rest)
 
 
-def _vit(blocks: str) -> Layout:
-    return Layout(blocks, "attention", "layernorm_before", "attention.k_proj", "attention.v_proj")
+def _since(release: str) -> bool:
+    return Version(hf.__version__) >= Version(release)
+
+
+def _vit(base: str) -> Layout:
+    if _since("5.9"):
+        return _flat_attention(f"{base}layers", "layernorm_before")
+    return _wrapped_attention(f"{base}encoder.layer", "layernorm_before")
+
+
+def _flat_attention(blocks: str, norm: str) -> Layout:
+    return Layout(blocks, "attention", norm, "attention.k_proj", "attention.v_proj")
+
+
+def _wrapped_attention(blocks: str, norm: str) -> Layout:
+    inner = "attention.attention"
+    return Layout(blocks, inner, norm, f"{inner}.key", f"{inner}.value")
 
 
 def _clip(blocks: str, causal: bool = False, norm: str = "layer_norm1") -> Layout:
@@ -117,21 +133,21 @@ _LLAMA = Layout("model.layers", "self_attn", causal=True, rotary=True)
 _GROUPED = {**_SIZES, **_TEXT, "num_key_value_heads": KEY_HEADS}
 
 CASES = (
-    _case(hf.ViTForImageClassification, hf.ViTConfig, {**_SIZES, **_IMAGE}, _vit("vit.layers")),
-    _case(hf.ViTModel, hf.ViTConfig, {**_SIZES, **_IMAGE}, _vit("layers")),
+    _case(hf.ViTForImageClassification, hf.ViTConfig, {**_SIZES, **_IMAGE}, _vit("vit.")),
+    _case(hf.ViTModel, hf.ViTConfig, {**_SIZES, **_IMAGE}, _vit("")),
     _case(
         hf.DeiTForImageClassification,
         hf.DeiTConfig,
         {**_SIZES, **_IMAGE},
-        _vit("deit.layers"),
+        _vit("deit."),
         tokens=18,
     ),
     _case(
         hf.Dinov2ForImageClassification,
         hf.Dinov2Config,
         {**_IMAGE, "hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": HEADS},
-        Layout(
-            "dinov2.encoder.layer", "attention", "norm1", "attention.k_proj", "attention.v_proj"
+        (_flat_attention if _since("5.18") else _wrapped_attention)(
+            "dinov2.encoder.layer", "norm1"
         ),
     ),
     _case(
@@ -150,7 +166,7 @@ CASES = (
         hf.SiglipVisionModel,
         hf.SiglipVisionConfig,
         {**_SIZES, **_IMAGE},
-        _clip("encoder.layers"),
+        _clip("encoder.layers" if _since("5.6") else "vision_model.encoder.layers"),
         tokens=16,
     ),
     _case(
@@ -239,14 +255,17 @@ CASES = (
         _clip("layers", norm="self_attn_layer_norm"),
         tokens=20,
     ),
-    _case(
-        hf.ModernBertForMaskedLM,
-        hf.ModernBertConfig,
-        {**_SIZES, **_TEXT, "cls_token_id": 1, "sep_token_id": 2, "local_attention": 6},
-        Layout("model.layers", "attn", rotary=True),
-        means=False,
-    ),
 )
+if _since("5.1"):  # before, its attention could not be replaced
+    CASES += (
+        _case(
+            hf.ModernBertForMaskedLM,
+            hf.ModernBertConfig,
+            {**_SIZES, **_TEXT, "cls_token_id": 1, "sep_token_id": 2, "local_attention": 6},
+            Layout("model.layers", "attn", rotary=True),
+            means=False,
+        ),
+    )
 BY_NAME = {case.name: case for case in CASES}
 
 # What shares of 3, 1 and 2 sixths, of 1, 3 and 2, and equal ones make of a length, by hand.

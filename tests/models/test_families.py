@@ -2,9 +2,11 @@
 
 import pytest
 import transformers as hf
+from packaging.version import Version
 from tests.families import BLOCKS, CASES, HEADS, KEY_HEADS, WIDTH
 
 from prism.errors import UnsupportedModel
+from prism.models import families
 from prism.models.families import FAMILIES, family_of, shape_of, sites_of
 
 
@@ -29,9 +31,28 @@ def test_every_family_is_described_as_it_is(case):
             assert site.norm is (site.block.get_submodule(norm) if norm else None)
 
 
+@pytest.mark.parametrize(
+    ("model_class", "config_class"),
+    [
+        (hf.CLIPVisionModel, hf.CLIPVisionConfig),
+        (hf.CLIPTextModel, hf.CLIPTextConfig),
+        (hf.DeiTModel, hf.DeiTConfig),
+        (hf.Dinov2Model, hf.Dinov2Config),
+        (hf.GPTNeoXModel, hf.GPTNeoXConfig),
+        (hf.LlamaModel, hf.LlamaConfig),
+    ],
+)
+def test_blocks_are_found_in_a_bare_model_too(model_class, config_class):
+    sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_attention_heads": HEADS}
+    model = model_class(config_class(num_hidden_layers=BLOCKS, **sizes))
+    sites = sites_of(family_of(model.config), model)
+    assert len(sites) == BLOCKS
+
+
 def test_all_families_have_a_case():
     covered = {family_of(case.model().config).name for case in CASES}
-    assert covered == {family.name for family in FAMILIES}
+    release = families.RELEASE
+    assert covered == {each.name for each in FAMILIES if release >= Version(each.since)}
 
 
 @pytest.mark.parametrize(
@@ -93,14 +114,23 @@ def test_what_cannot_be_partitioned_is_refused_with_the_reason(config, reason):
         family_of(config)
 
 
+def test_a_release_too_old_for_a_family_is_named(monkeypatch):
+    monkeypatch.setattr(families, "RELEASE", Version("5.0.0"))
+    assert family_of(hf.LlamaConfig()).name == "llama"
+    with pytest.raises(UnsupportedModel, match=r"modernbert needs transformers 5\.1 or newer"):
+        family_of(hf.ModernBertConfig())
+
+
 def test_a_layout_nobody_has_seen_is_refused():
     case = CASES[0]
     model = case.model()
-    model.vit.stages = model.vit.layers
-    del model.vit.layers
-    with pytest.raises(UnsupportedModel, match="keeps no blocks at layers, as vit does"):
+    owner, _, name = case.layout.blocks.rpartition(".")
+    delattr(model.get_submodule(owner), name)
+    with pytest.raises(
+        UnsupportedModel, match=r"keeps no blocks at layers or encoder\.layer, as vit does"
+    ):
         sites_of(family_of(model.config), model)
     other = case.model()
-    del other.vit.layers[0].layernorm_before
+    del other.get_submodule(case.layout.blocks)[0].layernorm_before
     with pytest.raises(UnsupportedModel, match="ViTLayer of vit has no layernorm_before"):
         sites_of(family_of(other.config), other)

@@ -21,7 +21,13 @@ FEATURES = torch.zeros(2, 80, 40)
 
 @pytest.fixture(scope="module")
 def known():
-    names = ("BertModel", "ViTModel", "WhisperEncoder", "LlamaForCausalLM", "ModernBertForMaskedLM")
+    names = (
+        "BertModel",
+        "ViTModel",
+        "WhisperEncoder",
+        "LlamaForCausalLM",
+        "Qwen2ForCausalLM-window",
+    )
     return {name: adopt(BY_NAME[name].model()) for name in names}
 
 
@@ -166,11 +172,11 @@ def test_what_the_model_cannot_take_is_refused(known, name, inputs, message):
     [
         ("LlamaForCausalLM", "seq:2:L2:lag1", {}, PlanError, "llama keeps positions in its keys"),
         (
-            "ModernBertForMaskedLM",
+            "Qwen2ForCausalLM-window",
             "seq:2:L4",
             {},
             PlanError,
-            "modernbert has sliding-window layers, where a mean that straddles the window has no "
+            "qwen2 has sliding-window layers, where a mean that straddles the window has no "
             "defined weight; use full instead of L4",
         ),
         (

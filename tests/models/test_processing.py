@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.processors import ViTProcessor
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -12,7 +13,6 @@ from transformers import (
     GPT2Config,
     PreTrainedTokenizerFast,
     ViTConfig,
-    ViTImageProcessorPil,
     WhisperConfig,
 )
 from transformers.modeling_outputs import (
@@ -67,9 +67,7 @@ def noise(width=50, height=40, mode="RGB"):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_kind_of_image_becomes_the_pixels_the_model_takes(tmp_path, mode, channels):
     mean = [0.5] * channels
-    processor = ViTImageProcessorPil(
-        size={"height": 32, "width": 32}, image_mean=mean, image_std=mean
-    )
+    processor = ViTProcessor(size={"height": 32, "width": 32}, image_mean=mean, image_std=mean)
     info = vit(tmp_path, processor, channels)
     inputs = processing.image_inputs(info, [noise(mode=mode), noise(mode=mode)])
     assert inputs["pixel_values"].dtype == torch.uint8
@@ -78,7 +76,7 @@ def test_every_kind_of_image_becomes_the_pixels_the_model_takes(tmp_path, mode, 
 
 def test_uint8_pixels_normalised_on_a_node_are_what_the_processor_would_have_made(tmp_path):
     settings = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
-    processor = ViTImageProcessorPil(size={"height": 32, "width": 32}, **settings)
+    processor = ViTProcessor(size={"height": 32, "width": 32}, **settings)
     info = vit(tmp_path, processor)
     image = noise()
     made = info.normalisation.apply(processing.image_inputs(info, [image])["pixel_values"])
@@ -89,7 +87,7 @@ def test_uint8_pixels_normalised_on_a_node_are_what_the_processor_would_have_mad
 def test_without_a_processor_or_with_one_of_another_size_images_get_the_models_size(tmp_path):
     for name, processor in {
         "none": None,
-        "other": ViTImageProcessorPil(size={"height": 20, "width": 20}),
+        "other": ViTProcessor(size={"height": 20, "width": 20}),
     }.items():
         info = vit(tmp_path / name, processor)
         image = noise()

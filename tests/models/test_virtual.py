@@ -118,9 +118,9 @@ def test_several_models_keep_their_own_plans():
 
 
 def test_plans_that_mean_nothing_are_refused():
-    windows = BY_NAME["ModernBertForMaskedLM"].model()
+    windows = BY_NAME["Qwen2ForCausalLM-window"].model()
     with (
-        pytest.raises(PlanError, match="modernbert has sliding-window layers.*instead of L2"),
+        pytest.raises(PlanError, match="qwen2 has sliding-window layers.*instead of L2"),
         prism.virtual(windows, prism.Plan.parse("seq:2:L2")),
     ):
         pass

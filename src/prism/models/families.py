@@ -2,21 +2,26 @@
 
 A row says where a family keeps its blocks, what normalises a block's input, and which modules make
 keys and values of it. It never sees a rank, a plan or a transport. Paths are attribute paths in
-transformers >= 5.
+transformers >= 5.0; where releases differ, a row lists the path of each, the newest first unless an
+older one would match by accident.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
+import transformers
+from packaging.version import Version
 from torch import nn
 
 from prism.errors import UnsupportedModel
 from prism.plan import ModelShape
 
+RELEASE = Version(transformers.__version__)
 Projection = Literal["separate", "fused_conv1d"]
+Paths = tuple[str, ...]  # alternatives: the first that exists is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,43 +31,63 @@ class Family:
     Attributes:
         name: the family's name in tables and errors.
         model_types: values of `config.model_type` that belong to it.
-        blocks: path from the base model to the list of blocks; the first that exists is taken.
-        attention: path in a block to the module that calls the attention function.
+        blocks: paths from the base model to the list of blocks.
+        attention: paths in a block to the module that calls the attention function.
         norm: path in a block to what normalises the input before keys and values; None = nothing.
         keys, values: paths in a block to the projections (`separate`), or both to one Conv1D that
-            makes queries, keys and values (`fused_conv1d`).
+            makes queries, keys and values (`fused_conv1d`); empty where they are not needed.
         causal: a position attends only to itself and earlier ones.
         rotary: positions live in the keys, so keys and values are exchanged after projection.
         first_row_classes: model classes whose whole output follows from the first row alone.
         tail_rows: whether the model accepts only the last rows after its blocks
             (`logits_to_keep`).
         image_tokens: tokens besides the patches (class token, ...), for vision models.
+        since: the first transformers release in which its attention can be replaced.
     """
 
     name: str
     model_types: tuple[str, ...]
-    blocks: tuple[str, ...]
-    attention: str
+    blocks: Paths
+    attention: Paths
     norm: str | None = None
-    keys: str = ""
-    values: str = ""
+    keys: Paths = ()
+    values: Paths = ()
     projection: Projection = "separate"
     causal: bool = False
     rotary: bool = False
     first_row_classes: tuple[str, ...] = ()
     tail_rows: bool = False
     image_tokens: int = 0
+    since: str = "5.0"
+
+
+class _Attention(TypedDict):
+    attention: Paths
+    keys: Paths
+    values: Paths
+
+
+# ViT, DeiT < 5.9 and DINOv2 < 5.18 wrap the module that attends in another called `attention`.
+_VIT_ATTENTION: _Attention = {
+    "attention": ("attention.attention", "attention"),
+    "keys": ("attention.k_proj", "attention.attention.key"),
+    "values": ("attention.v_proj", "attention.attention.value"),
+}
+_SELF_ATTENTION: _Attention = {
+    "attention": ("self_attn",),
+    "keys": ("self_attn.k_proj",),
+    "values": ("self_attn.v_proj",),
+}
 
 
 def _clip(name: str, image_tokens: int = 0, causal: bool = False) -> Family:
+    wrapped = f"{name.split('_')[1]}_model.encoder.layers"  # CLIP < 5.21, SigLIP < 5.6
     return Family(
         name=name,
         model_types=(f"{name}_model",),
-        blocks=("encoder.layers",),
-        attention="self_attn",
+        blocks=("encoder.layers", wrapped),
         norm="layer_norm1",
-        keys="self_attn.k_proj",
-        values="self_attn.v_proj",
+        **_SELF_ATTENTION,
         image_tokens=image_tokens,
         causal=causal,
     )
@@ -72,11 +97,9 @@ def _vit(name: str, image_tokens: int, first_row_classes: tuple[str, ...]) -> Fa
     return Family(
         name=name,
         model_types=(name,),
-        blocks=("layers",),
-        attention="attention",
+        blocks=("layers", "encoder.layer"),  # the latter in transformers < 5.9
         norm="layernorm_before",
-        keys="attention.k_proj",
-        values="attention.v_proj",
+        **_VIT_ATTENTION,
         first_row_classes=first_row_classes,
         image_tokens=image_tokens,
     )
@@ -87,9 +110,9 @@ def _bert(name: str) -> Family:
         name=name,
         model_types=(name,),
         blocks=("encoder.layer",),
-        attention="attention.self",
-        keys="attention.self.key",
-        values="attention.self.value",
+        attention=("attention.self",),
+        keys=("attention.self.key",),
+        values=("attention.self.value",),
         first_row_classes=(f"{'Bert' if name == 'bert' else 'Roberta'}ForSequenceClassification",),
     )
 
@@ -99,7 +122,7 @@ def _llama(name: str) -> Family:
         name=name,
         model_types=(name,),
         blocks=("layers",),
-        attention="self_attn",
+        attention=("self_attn",),
         causal=True,
         rotary=True,
         tail_rows=True,
@@ -113,10 +136,8 @@ FAMILIES: tuple[Family, ...] = (
         name="dinov2",
         model_types=("dinov2",),
         blocks=("encoder.layer",),
-        attention="attention",
         norm="norm1",
-        keys="attention.k_proj",
-        values="attention.v_proj",
+        **_VIT_ATTENTION,
         image_tokens=1,
     ),
     _clip("clip_vision", image_tokens=1),
@@ -128,19 +149,19 @@ FAMILIES: tuple[Family, ...] = (
         name="distilbert",
         model_types=("distilbert",),
         blocks=("transformer.layer",),
-        attention="attention",
-        keys="attention.k_lin",
-        values="attention.v_lin",
+        attention=("attention",),
+        keys=("attention.k_lin",),
+        values=("attention.v_lin",),
         first_row_classes=("DistilBertForSequenceClassification",),
     ),
     Family(
         name="gpt2",
         model_types=("gpt2",),
         blocks=("h",),
-        attention="attn",
+        attention=("attn",),
         norm="ln_1",
-        keys="attn.c_attn",
-        values="attn.c_attn",
+        keys=("attn.c_attn",),
+        values=("attn.c_attn",),
         projection="fused_conv1d",
         causal=True,
     ),
@@ -148,10 +169,8 @@ FAMILIES: tuple[Family, ...] = (
         name="opt",
         model_types=("opt",),
         blocks=("decoder.layers", "layers"),
-        attention="self_attn",
         norm="self_attn_layer_norm",
-        keys="self_attn.k_proj",
-        values="self_attn.v_proj",
+        **_SELF_ATTENTION,
         causal=True,
         tail_rows=True,
     ),
@@ -159,16 +178,14 @@ FAMILIES: tuple[Family, ...] = (
         name="whisper",
         model_types=("whisper",),
         blocks=("encoder.layers", "layers"),
-        attention="self_attn",
         norm="self_attn_layer_norm",
-        keys="self_attn.k_proj",
-        values="self_attn.v_proj",
+        **_SELF_ATTENTION,
     ),
     Family(
         name="gpt_neox",
         model_types=("gpt_neox",),
         blocks=("layers",),
-        attention="attention",
+        attention=("attention",),
         causal=True,
         rotary=True,
         tail_rows=True,
@@ -180,8 +197,9 @@ FAMILIES: tuple[Family, ...] = (
         name="modernbert",
         model_types=("modernbert",),
         blocks=("layers",),
-        attention="attn",
+        attention=("attn",),
         rotary=True,
+        since="5.1",
     ),
 )
 
@@ -217,6 +235,11 @@ def family_of(config: Any) -> Family:
 
 
 def _refuse_variants(family: Family, config: Any) -> None:
+    if Version(family.since) > RELEASE:
+        raise UnsupportedModel(
+            f"{family.name} needs transformers {family.since} or newer, this is {RELEASE}; "
+            f"pip install --upgrade transformers"
+        )
     if family.name in ("bert", "roberta") and getattr(config, "is_decoder", False):
         raise UnsupportedModel(f"{family.name} as a decoder is not handled; use it as an encoder")
     if getattr(config, "add_cross_attention", False):
@@ -290,6 +313,11 @@ def submodule(module: nn.Module, path: str) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
+def _first_submodule(module: nn.Module, paths: Paths) -> nn.Module | None:
+    found = (submodule(module, path) for path in paths)
+    return next((each for each in found if each is not None), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """One block of a loaded model, with the parts partitioning touches."""
@@ -309,10 +337,9 @@ def sites_of(family: Family, model: nn.Module) -> tuple[Site, ...]:
         UnsupportedModel: the model is laid out differently from the family's description.
     """
     base = getattr(model, "base_model", model)
-    for path in family.blocks:
-        blocks = submodule(base, path)
-        if blocks is not None:
-            return tuple(_site(family, block) for block in blocks.children())
+    blocks = _first_submodule(base, family.blocks)
+    if blocks is not None:
+        return tuple(_site(family, block) for block in blocks.children())
     raise UnsupportedModel(
         f"{type(model).__name__} keeps no blocks at {' or '.join(family.blocks)}, as "
         f"{family.name} does in the transformers releases prism knows (>= 5.0)"
@@ -320,10 +347,11 @@ def sites_of(family: Family, model: nn.Module) -> tuple[Site, ...]:
 
 
 def _site(family: Family, block: nn.Module) -> Site:
-    def part(path: str) -> nn.Module:
-        found = submodule(block, path)
+    def part(paths: Paths) -> nn.Module:
+        found = _first_submodule(block, paths)
         if found is None:
-            raise UnsupportedModel(f"{type(block).__name__} of {family.name} has no {path}")
+            wanted = " or ".join(paths)
+            raise UnsupportedModel(f"{type(block).__name__} of {family.name} has no {wanted}")
         return found
 
     # OPT-350m normalises after attention, so nothing stands between the input and the keys.
@@ -331,7 +359,7 @@ def _site(family: Family, block: nn.Module) -> Site:
     return Site(
         block=block,
         attention=part(family.attention),
-        norm=part(family.norm) if family.norm and not post_norm else None,
+        norm=part((family.norm,)) if family.norm and not post_norm else None,
         keys=part(family.keys) if family.keys else None,
         values=part(family.values) if family.values else None,
         projection=family.projection,

@@ -158,7 +158,7 @@ def _check_directory(source: str) -> None:
 def _read_config(source: str) -> Any:
     try:
         return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         if "model type" in str(error) or "does not recognize" in str(error):
             raise ModelError(f"{source}: {_first_line(error)}") from error
         raise ModelError(

@@ -133,8 +133,13 @@ def _processed(info: ModelInfo, images: Sequence[Image.Image]) -> torch.Tensor |
         processor = factory.from_pretrained(source)
     except (OSError, ValueError, ImportError):
         return None
+    # As arrays: transformers < 5.4 cannot tell which side of a grey PIL image are its channels.
     made: torch.Tensor = processor(
-        images=list(images), do_rescale=False, do_normalize=False, return_tensors="pt"
+        images=[np.atleast_3d(np.array(image)) for image in images],
+        input_data_format="channels_last",
+        do_rescale=False,
+        do_normalize=False,
+        return_tensors="pt",
     )["pixel_values"]
     return made if made.dtype == torch.uint8 else made.round().clamp(0, 255).to(torch.uint8)
 
