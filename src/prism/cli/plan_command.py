@@ -7,31 +7,29 @@ be wrong with the question is found before anything is printed or written.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from prism.errors import ConfigError, PlanError, RequestError
-from prism.plan import Metric, Objective, Plan
+from prism.cli.plan_question import Question, ask, quantity
+from prism.errors import ConfigError
+from prism.plan import Metric, Objective
 from prism.record import LinkState
 
 if TYPE_CHECKING:
-    from prism.perfmap import PerformanceMap
-    from prism.planner import CostModel, Decision, Sweep
+    from prism.planner import Decision, Sweep
 
 _RANGE = re.compile(r"(bandwidth|batch)(?:=(.+?)\.\.(.+))?")
 _BANDWIDTHS_BPS = (5e6, 500e6)
 _BATCHES = (1, 32)
 _MOST_BATCHES = 1024
-_JUST_FAILED = "as if it had just failed, so it is left alone for now"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command()(plan)
+    app.command(epilog="Example: prism plan --map paper --batch 8 --bandwidth 100mbit")(plan)
 
 
 def plan(
@@ -68,12 +66,12 @@ def plan(
     from prism.cli import output, plan_view
     from prism.planner import decide
 
-    question = _ask(
+    question = ask(
         map_,
         batch,
         length,
-        _quantity("--bandwidth", bandwidth),
-        _quantity("--latency", latency),
+        quantity("--bandwidth", bandwidth),
+        quantity("--latency", latency),
         Objective(cast(Metric, objective), max_accuracy_drop),
         allow,
         alive or (),
@@ -81,7 +79,7 @@ def plan(
     )
     swept = _sweep(question, sweep, plot)
     decision = decide(
-        question.model, question.batch, question.length, question.link, **question.leave
+        question.model, question.batch, question.length, question.link, **question.limits
     )
     if plot and swept:
         _draw(question, swept, plot)
@@ -93,152 +91,6 @@ def plan(
         plan_view.show_decision(question, decision, explain)
     if plot and not as_json:
         print(f"drawn: {plot}")
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of a map; `sources` says where length, bandwidth and latency come from."""
-
-    source: str
-    model: CostModel
-    batch: int
-    length: int
-    link: LinkState
-    objective: Objective
-    allow: tuple[Plan, ...] | None
-    alive: tuple[str, ...]
-    failed: tuple[str, ...]
-    sources: dict[str, str]
-
-    @property
-    def map(self) -> PerformanceMap:
-        """The map that answers."""
-        return self.model.map
-
-    @property
-    def leave(self) -> dict[str, Any]:
-        """What the planner takes by name: nodes, objective, plans allowed and those left alone."""
-        return {
-            "alive": self.alive,
-            "objective": self.objective,
-            "allow": self.allow,
-            "backoff": {each: _JUST_FAILED for each in self.failed},
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return {
-            "map": self.source,
-            "batch": self.batch,
-            "length": self.length,
-            "link": {"bandwidth_bps": self.link.bandwidth_bps, "latency_s": self.link.latency_s},
-            "objective": self.objective.metric,
-            "max_accuracy_drop": self.objective.max_accuracy_drop,
-            "allow": None if self.allow is None else [str(plan) for plan in self.allow],
-            "alive": list(self.alive),
-            "failed": list(self.failed),
-            "sources": self.sources,
-        }
-
-
-def _ask(
-    source: str,
-    batch: int,
-    length: int | None,
-    bandwidth_bps: float | None,
-    latency_s: float | None,
-    objective: Objective,
-    allow: Sequence[str] | None,
-    alive: Sequence[str],
-    failed: Sequence[str],
-) -> Question:
-    from prism.perfmap import PerformanceMap
-    from prism.perfmap.performance import EXAMPLES, load_example
-    from prism.planner import CostModel
-
-    texts = None if allow is None else [Plan.parse(text) for text in allow]
-    if batch < 1:
-        raise RequestError(f"--batch must be at least 1, not {batch}")
-    perf = load_example(source) if source in EXAMPLES else PerformanceMap.load(Path(source))
-    model = CostModel(perf)
-    link = perf.link.state()
-    known = "as measured" if perf.link.latency_s is not None else "not in the map"
-    length, length_source = _length(perf, length)
-    names = [node.name for node in perf.nodes]
-    question = Question(
-        source,
-        model,
-        batch,
-        length,
-        LinkState(
-            link.bandwidth_bps if bandwidth_bps is None else bandwidth_bps,
-            link.latency_s if latency_s is None else latency_s,
-        ),
-        objective,
-        None if texts is None else tuple(dict.fromkeys(texts)),
-        # In whatever order they are named, the first node stays the first node.
-        tuple(sorted(dict.fromkeys(alive or names), key=lambda name: name != model.first)),
-        tuple(dict.fromkeys(each if each in names else Plan.parse(each).shape for each in failed)),
-        {
-            "length": length_source,
-            "bandwidth": "as measured" if bandwidth_bps is None else "given",
-            "latency": known if latency_s is None else "given",
-        },
-    )
-    if question.alive[0] != model.first:
-        raise PlanError(
-            f"--alive: the first node alive must be the map's first {model.first}, "
-            f"not {question.alive[0]}; add it"
-        )
-    _check_plans(question, "--allow", question.allow or ())
-    shapes = [Plan.parse(each) for each in question.failed if each not in names]
-    _check_plans(question, "--failed", shapes)
-    return question
-
-
-def _length(perf: PerformanceMap, length: int | None) -> tuple[int, str]:
-    """Return the length to ask for, and where it comes from."""
-    longest = perf.model.max_length
-    if length is not None:
-        if not 1 <= length <= longest:
-            raise RequestError(f"--length must lie in 1..{longest}, as the model does: {length}")
-        return length, "given"
-    lengths = {entry.length for entry in perf.measurements}
-    if len(lengths) == 1:
-        return lengths.pop(), "the only one in the map"
-    return longest, "the longest the model takes"
-
-
-def _check_plans(question: Question, option: str, plans: Iterable[Plan]) -> None:
-    """Refuse a plan given to an option that the map could not predict for any request."""
-    for plan in plans:
-        if plan != Plan():
-            rows, length = max(question.batch, plan.size), max(question.length, plan.size)
-            try:
-                question.model.predict(plan, rows, length, question.link)
-            except PlanError as error:
-                shapes = ", ".join(question.map.by_shape)
-                raise PlanError(f"{option}: {error}; the map has {shapes}") from None
-
-
-def _quantity(option: str, text: str | None) -> float | None:
-    """Read one bandwidth or latency with its unit, in bit/s or seconds."""
-    from prism.emulation.link import LinkShape
-
-    if text is None:
-        return None
-    try:
-        shape = LinkShape.parse(text)
-    except ConfigError:
-        shape = LinkShape()
-    if option == "--latency":
-        # Only a time reads as a shape that is nothing but its latency; "none" reads as no link.
-        if shape == LinkShape(latency_s=shape.latency_s) and text.strip()[:1].isdigit():
-            return shape.latency_s
-        raise ConfigError(f"{option} must be a time of 0 or more, such as 2ms, not {text!r}")
-    if shape.bandwidth_bps and shape == LinkShape(shape.bandwidth_bps):
-        return shape.bandwidth_bps
-    raise ConfigError(f"{option} must be a rate above 0, such as 400mbit, not {text!r}")
 
 
 def _sweep(question: Question, text: str | None, plot: Path | None) -> Sweep | None:
@@ -262,11 +114,11 @@ def _sweep(question: Question, text: str | None, plot: Path | None) -> Sweep | N
     if axis == "batch":
         batches = _batches(low, high)
         return sweep_batch(
-            question.model, batches, question.length, question.link, **question.leave
+            question.model, batches, question.length, question.link, **question.limits
         )
     asked = question.link.bandwidth_bps
-    low_bps = _quantity("--sweep bandwidth", low) or min(asked, _BANDWIDTHS_BPS[0])
-    high_bps = _quantity("--sweep bandwidth", high) or max(asked, _BANDWIDTHS_BPS[1])
+    low_bps = quantity("--sweep bandwidth", low) or min(asked, _BANDWIDTHS_BPS[0])
+    high_bps = quantity("--sweep bandwidth", high) or max(asked, _BANDWIDTHS_BPS[1])
     if low_bps >= high_bps:
         raise ConfigError(
             f"--sweep bandwidth runs from a rate to a higher one, such as "
@@ -279,7 +131,7 @@ def _sweep(question: Question, text: str | None, plot: Path | None) -> Sweep | N
         question.link,
         low_bps=low_bps,
         high_bps=high_bps,
-        **question.leave,
+        **question.limits,
     )
 
 
@@ -307,7 +159,7 @@ def _draw(question: Question, sweep: Sweep, path: Path) -> None:
         return question.batch, question.length, replace(question.link, bandwidth_bps=at)
 
     # The last place has every plan that any has: batches only rule plans out when too small.
-    field = decide(question.model, *place(sweep.points[-1].at), **question.leave).candidates
+    field = decide(question.model, *place(sweep.points[-1].at), **question.limits).candidates
     curves = trace(question.model, sweep, field, place)
     draw_sweep(path, sweep, curves, asked(question, sweep.axis))
 

@@ -8,7 +8,7 @@ from prism.plan import Plan
 from prism.planner import crossover_bps
 
 if TYPE_CHECKING:
-    from prism.cli.plan_command import Question
+    from prism.cli.plan_question import Question
     from prism.planner import Sweep
 
 # What the authors of the shipped map's tables say of the same boards, read off a plot of theirs.

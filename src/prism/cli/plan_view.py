@@ -13,7 +13,7 @@ from prism.cli.plan_published import published
 from prism.plan import Plan
 
 if TYPE_CHECKING:
-    from prism.cli.plan_command import Question
+    from prism.cli.plan_question import Question
     from prism.perfmap import PerformanceMap
     from prism.planner import Candidate, Decision, Sweep
 
