@@ -25,6 +25,7 @@ import prism
 from prism.api.cluster import DistributedModel
 from prism.models.inputs import prepare
 from prism.models.load import load
+from prism.profiler.turns import take_turns
 from prism.record import RunRecord
 
 PLANS = ("local", "batch:2", "seq:2:full", "seq:2:L10:f16", "seq:2:L10:lag1:f16")
@@ -100,11 +101,9 @@ def measure(
     for name in seconds:
         run(name)  # warm-up: buffers, connections, kernels
     with console.status("") as status:
-        for number in range(rounds):
-            status.update(f"batch {batch}: round {number + 1} of {rounds}")
-            # The order turns, so that no contender always follows the same one.
-            names = list(seconds)
-            for name in names[number % len(names) :] + names[: number % len(names)]:
+        for number, order in enumerate(take_turns(list(seconds), rounds), start=1):
+            status.update(f"batch {batch}: round {number} of {rounds}")
+            for name in order:
                 seconds[name].append(run(name))
                 if name in records:
                     assert model.last_record is not None

@@ -13,6 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from prism.plan import Plan
+from prism.profiler.turns import take_turns
 
 if TYPE_CHECKING:
     from prism.api.cluster import Cluster
@@ -111,10 +112,8 @@ def run_step(
     contenders: dict[str, Plan | None] = {str(plan): plan for plan in plans_at(plans, step.batch)}
     contenders[ADAPTIVE] = None
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):
-        names = list(contenders)
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+    for number, order in enumerate(take_turns(list(contenders), rounds + 1)):
+        for name in order:
             model(plan=contenders[name], **inputs)
             assert model.last_record is not None
             if number:  # the first round warms up

@@ -17,6 +17,7 @@ from prism.errors import ConfigError
 from prism.fidelity.accuracy import wilson_interval
 from prism.partition.spans import rows
 from prism.plan import Plan
+from prism.profiler.turns import take_turns
 from prism.record import RunRecord
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ def compare(
         advance: called after every request.
     """
     tallies = {plan: _Tally() for plan in plans}
+    chunks = range(0, len(images), BATCH)
+    singles = _splitting_none(plans)
 
     def ask(plan: Plan, pixels: torch.Tensor) -> tuple[torch.Tensor, RunRecord]:
         logits = model(plan=plan, pixel_values=pixels).logits
@@ -143,19 +146,18 @@ def compare(
 
     for plan in plans:
         ask(plan, images[:BATCH])
-    for start in range(0, len(images), BATCH):
+    for start, order in zip(chunks, take_turns(plans, len(chunks)), strict=True):
         pixels, truth = images[start : start + BATCH], labels[start : start + BATCH]
-        reference: torch.Tensor | None = None
-        for plan in plans:
-            said, record = ask(plan, pixels)
-            reference = said if reference is None else reference
+        answers = {plan: ask(plan, pixels) for plan in order}
+        reference, _ = answers[plans[0]]
+        for plan, (said, record) in answers.items():
             tallies[plan].count(plan, pixels, said == truth, said == reference, record)
-    singles = _splitting_none(plans)
     for plan in singles:
         ask(plan, images[:1])
-    for index in range(min(_SINGLES, len(images))):
-        for plan in singles:
-            tallies[plan].records.append(ask(plan, images[index : index + 1])[1])
+    for index, order in enumerate(take_turns(singles, min(_SINGLES, len(images)))):
+        for plan in order:
+            _, record = ask(plan, images[index : index + 1])
+            tallies[plan].records.append(record)
     return [tally.result(plan) for plan, tally in tallies.items()]
 
 
