@@ -10,6 +10,7 @@ from tests.families import BY_NAME
 
 from prism.errors import ModelError, UnsupportedModel
 from prism.models.load import adopt, describe, fingerprint, load
+from prism.models.source import packaged
 
 VIT = BY_NAME["ViTForImageClassification"]
 
@@ -81,6 +82,31 @@ def test_presets_need_no_network():
     assert describe("random:gpt2").architecture.__name__ == "GPT2LMHeadModel"
 
 
+def test_digits_is_the_model_in_the_package_and_random_digits_its_configuration():
+    loaded = load("digits")
+    assert loaded.info.source == "digits"  # and not a path, which other devices do not share
+    table = json.loads((packaged("digits") / "accuracy.json").read_text())
+    assert loaded.fingerprint == table["model_hash"]
+    random = load("random:digits")
+    assert random.info.shape == loaded.info.shape
+    assert random.info.normalisation == loaded.info.normalisation
+    assert random.fingerprint != loaded.fingerprint
+
+
+def test_a_directory_called_digits_is_meant_when_it_is_written_as_one(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(saved, tmp_path / "digits")
+    shipped = json.loads((packaged("digits") / "config.json").read_text())["hidden_size"]
+    for name, hidden in (("digits", shipped), ("./digits", VIT.model().config.hidden_size)):
+        assert describe(name).shape.hidden == hidden
+        assert describe(f"random:{name}").shape.hidden == hidden
+
+
+def test_a_home_directory_may_be_abbreviated(saved, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(saved.parent))
+    assert load(f"~/{saved.name}").fingerprint == load(str(saved)).fingerprint
+
+
 def test_the_fingerprint_tells_weights_and_configurations_apart(saved, directory):
     expected = load(str(saved)).fingerprint
     assert load(str(directory)).fingerprint == expected
@@ -150,7 +176,9 @@ def test_an_id_that_cannot_be_reached_is_named(source):
 
 
 def test_an_unknown_preset_is_named():
-    with pytest.raises(ModelError, match="'vit-huge' is neither a directory nor one of vit-tiny"):
+    with pytest.raises(
+        ModelError, match="'vit-huge' is neither a directory nor one of vit-tiny.*, digits"
+    ):
         describe("random:vit-huge")
 
 

@@ -34,7 +34,7 @@ class ClusterBench:
         self.identity = model.identity()
         self.model = model.info.shape
         self.lengths = lengths_of(model.info)
-        self.accuracy = accuracy_of(model.info.source, model.fingerprint)
+        self.accuracy = accuracy_of(model.info.files, model.fingerprint)
         self._model = model
         self._inputs: tuple[tuple[int, int], dict[str, Any]] = ((0, 0), {})
         self.payload = self._payload()

@@ -11,8 +11,9 @@ import typer
 from prism.cli import output
 from prism.cli.arguments import check_at_least
 from prism.cli.demo_stream import print_stream, stream_report
+from prism.cli.target import Target, read_target
 from prism.errors import ConfigError
-from prism.plan import Metric, Objective, Plan, default_node_name
+from prism.plan import Metric, Objective, Plan
 
 if TYPE_CHECKING:
     import torch
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from prism.demo.stream import Stream
 
 
+_THREADS = 1  # of every node
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command()(demo)
+    app.command(epilog="Example: prism demo --nodes 3 --link 20mbit,5ms")(demo)
 
 
 def demo(
@@ -46,16 +50,14 @@ def demo(
     First every plan answers all images. Then prism profiles the model, and the planner chooses
     for batches of changing size while the emulated link changes.
     """
-    from prism.emulation.link import LinkShape
-
     check_at_least(2, {"--nodes": nodes})
     check_at_least(1, {"--images": images})
-    shape = str(LinkShape.parse(link))
+    target = read_target(None, needed=nodes, threads=_THREADS, link=link)
     goal = Objective(cast(Metric, objective), max_accuracy_drop) if plan == "auto" else None
-    plans = _plans(plan, nodes)
+    plans = _plans(plan, target.names)
     pixels, labels = _held_out(images)
-    results, stream = _run_both(plans, nodes, shape, pixels, labels, goal)
-    report = _report(nodes, shape, results)
+    results, stream = _run_both(plans, target, pixels, labels, goal)
+    report = _report(target, results)
     if stream:
         report["stream"] = stream_report(stream)
     if as_json:
@@ -69,14 +71,14 @@ def demo(
     print(json.dumps(report))
 
 
-def _plans(plan: str, nodes: int) -> Sequence[Plan]:
+def _plans(plan: str, nodes: Sequence[str]) -> Sequence[Plan]:
     """Return the plans to compare, one node's first."""
     from prism.demo.comparison import plans_for
 
     if plan == "auto":
-        return plans_for(nodes)
+        return plans_for(len(nodes))
     named = Plan.parse(plan)
-    named.place([default_node_name(index) for index in range(nodes)])
+    named.place(nodes)
     return (Plan(), named)
 
 
@@ -95,8 +97,7 @@ def _held_out(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _run_both(
     plans: Sequence[Plan],
-    nodes: int,
-    link: str,
+    target: Target,
     pixels: torch.Tensor,
     labels: torch.Tensor,
     goal: Objective | None,
@@ -105,17 +106,16 @@ def _run_both(
     from rich.console import Console
     from rich.progress import Progress
 
-    from prism.api.open import local_cluster
     from prism.demo.comparison import compare, requests_for
-    from prism.demo.digits import model_path
     from prism.demo.stream import stream
+    from prism.models.source import DIGITS
 
     output.quiet_libraries()
-    with output.progress(f"starting {nodes} nodes"):
-        cluster = local_cluster(nodes, threads=1, link=link)
-    with cluster:
+    with output.progress(f"opening {target}"):
+        opened = target.open()
+    with opened as cluster:
         with output.progress("loading the digits model"):
-            model = cluster.load(model_path())
+            model = cluster.load(DIGITS)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             total = requests_for(len(pixels), plans)
             task = progress.add_task(f"{len(pixels)} images, {len(plans)} plans", total=total)
@@ -127,15 +127,15 @@ def _run_both(
             return results, stream(cluster, model, pixels, goal, tell) if goal else None
 
 
-def _report(nodes: int, link: str, results: Sequence[PlanResult]) -> dict[str, Any]:
+def _report(target: Target, results: Sequence[PlanResult]) -> dict[str, Any]:
     from prism.launch.processes import cores_for
 
     return {
         "model": "digits",
-        "nodes": nodes,
-        "threads_per_node": 1,
-        "own_core_per_node": all(cores_for(nodes, 1)),
-        "link": {"shape": link, "kind": output.EMULATED},
+        "nodes": len(target.names),
+        "threads_per_node": _THREADS,
+        "own_core_per_node": all(cores_for(len(target.names), _THREADS)),
+        "link": {"shape": target.link, "kind": output.EMULATED},
         "plans": [result.to_dict() for result in results],
     }
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prism.cli import output
-from prism.cli.arguments import check_at_least, check_local_only, model_source
+from prism.cli.arguments import MODEL_HELP, check_at_least
+from prism.cli.target import read_target
 from prism.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,11 +24,13 @@ _NODES = 2
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command()(profile)
+    app.command(epilog="Example: prism profile digits --nodes 2 --threads 1 --link 100mbit,3ms")(
+        profile
+    )
 
 
 def profile(
-    model: Annotated[str, typer.Argument(help="A directory, hub id, random:NAME, or digits.")],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     out: Annotated[
         Path, typer.Option(help="The map to write; an unfinished profile is continued.")
     ] = Path("performance-map.json"),
@@ -50,9 +52,10 @@ def profile(
     """Measure MODEL on a cluster and write the performance map that plans are chosen from."""
     from prism.profiler import Settings
 
-    check_at_least(1, {"--nodes": nodes, "--threads": threads, "--passes": passes})
-    local = {"--nodes": nodes, "--threads": threads, "--link": link, "--energy": energy}
-    check_local_only(cluster, local)
+    check_at_least(1, {"--passes": passes})
+    target = read_target(
+        cluster, needed=_NODES, nodes=nodes, threads=threads, link=link, energy=energy
+    )
     _check_place(out)
     default = Settings()
     settings = Settings(
@@ -60,12 +63,11 @@ def profile(
         segments=tuple(segments or default.segments),
         passes=passes,
     )
-    source = model_source(model)
-    _check_model(source)
-    with output.progress("starting nodes"):
-        opened = _open(cluster, nodes, threads, link, energy)
+    _check_model(model)
+    with output.progress(f"opening {target}"):
+        opened = target.open()
     with opened as live:
-        perf = _profile(live, source, dtype, settings, out)
+        perf = _profile(live, model, dtype, settings, out)
     if as_json:
         output.print_json(_summary(perf, out))
     else:
@@ -86,22 +88,6 @@ def _check_model(source: str) -> None:
 
     output.quiet_libraries()
     describe(source)
-
-
-def _open(
-    config: Path | None,
-    nodes: int | None,
-    threads: int | None,
-    link: str | None,
-    energy: str | None,
-) -> AbstractContextManager[Cluster]:
-    from prism.api.open import connect, local_cluster
-
-    if config is not None:
-        return connect(config)
-    return local_cluster(
-        nodes or _NODES, threads=threads, link=link or "none", energy=energy or "auto"
-    )
 
 
 def _profile(

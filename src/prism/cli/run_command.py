@@ -7,7 +7,6 @@ before the slow imports.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from prism.cli import output
-from prism.cli.arguments import check_at_least, check_local_only, model_source
+from prism.cli.arguments import MODEL_HELP, check_at_least
+from prism.cli.target import Target, read_target
 from prism.errors import ConfigError, ModelError, RequestError
 from prism.plan import WIRE_BYTES, Metric, Objective, Plan
 from prism.record import RunRecord
@@ -31,17 +31,11 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command()(run)
+    app.command(epilog="Example: prism run digits photo.png --plan seq:2:full")(run)
 
 
 def run(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A directory, a Hugging Face id, random:NAME_OR_DIR, or digits, the model in "
-            "the package."
-        ),
-    ],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     files: Annotated[list[Path] | None, typer.Argument(help="More input files.")] = None,
     inputs: Annotated[
         list[Path] | None, typer.Option("--input", help="An image or text file; repeatable.")
@@ -69,18 +63,19 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Run MODEL once on all inputs as one batch; print its answers and what they cost."""
-    check_at_least(1, {"--nodes": nodes, "--threads": threads, "--top": top, "--repeat": repeat})
-    wanted = _wanted(plan, perf, objective, max_accuracy_drop)
-    place = _place(wanted, nodes, threads, link, cluster)
+    check_at_least(1, {"--top": top, "--repeat": repeat})
+    option = _read_plan(plan, perf, objective, max_accuracy_drop)
+    target = read_target(cluster, needed=option.nodes, nodes=nodes, threads=threads, link=link)
+    placed = option.plan.on(target.names)
     paths = [*(inputs or ()), *(files or ())]
     _check_cheaply(paths, text or (), dtype)
     with output.progress(f"reading {model}"):
-        request = _prepare(model, paths, text or (), wanted.plan.on(place.names))
-    with output.progress(f"starting {len(place.names)} nodes"):
-        opened = place.open()
+        request = _prepare(model, paths, text or (), placed)
+    with output.progress(f"opening {target}"):
+        opened = target.open()
     with opened as live:
-        outcome = _repeated(live, request, wanted, dtype, repeat)
-    report = _report(request, outcome, place, top, dtype)
+        outcome = _run_repeatedly(live, request, option, dtype, repeat)
+    report = _report(request, outcome, target, top, dtype)
     if as_json:
         output.print_json(report)
     else:
@@ -88,8 +83,8 @@ def run(
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """How a request is to run: a named plan, or whatever a map makes of an objective."""
+class _PlanOption:
+    """What --plan says: a plan, or `auto`, which leaves it to a map and an objective."""
 
     plan: Plan
     perf: PerformanceMap | None = None
@@ -108,59 +103,22 @@ class _Wanted:
         return max([self.plan.size, *known])
 
 
-def _wanted(plan: str, perf: Path | None, objective: str, max_accuracy_drop: float) -> _Wanted:
-    wanted = Objective(cast(Metric, objective), max_accuracy_drop)
+def _read_plan(plan: str, perf: Path | None, objective: str, drop: float) -> _PlanOption:
+    goal = Objective(cast(Metric, objective), drop)
     if plan != "auto":
         if perf is not None:
             raise ConfigError(f"--map {perf} is for --plan auto, not {plan}; leave one out")
-        if wanted != Objective():
+        if goal != Objective():
             raise ConfigError(
-                f"--objective {objective} and --max-accuracy-drop {max_accuracy_drop:g} are for "
+                f"--objective {objective} and --max-accuracy-drop {drop:g} are for "
                 f"--plan auto, not {plan}; leave them out"
             )
-        return _Wanted(Plan.parse(plan))
+        return _PlanOption(Plan.parse(plan))
     if perf is None:
         raise ConfigError("--plan auto needs --map; make one with prism profile")
     from prism.perfmap import PerformanceMap
 
-    return _Wanted(Plan(), PerformanceMap.load(perf), wanted)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a request runs: local nodes, or the devices of a cluster file."""
-
-    names: tuple[str, ...]
-    threads: int | None
-    link: str
-    config: Path | None
-
-    def open(self) -> AbstractContextManager[Cluster]:
-        from prism.api.open import connect, local_cluster
-
-        if self.config is not None:
-            return connect(self.config)
-        return local_cluster(len(self.names), threads=self.threads, link=self.link)
-
-
-def _place(
-    wanted: _Wanted, nodes: int | None, threads: int | None, link: str | None, config: Path | None
-) -> _Place:
-    from prism.emulation.link import LinkShape
-    from prism.plan import default_node_name
-
-    if config is None:
-        shape = LinkShape.parse(link or "none")
-        count = nodes or wanted.nodes
-        names = tuple(default_node_name(index) for index in range(count))
-        place = _Place(names, threads, str(shape), None)
-    else:
-        from prism.launch.cluster_file import read_config
-
-        check_local_only(config, {"--nodes": nodes, "--threads": threads, "--link": link})
-        place = _Place(read_config(config).nodes, None, "none", config)
-    wanted.plan.on(place.names)
-    return place
+    return _PlanOption(Plan(), PerformanceMap.load(perf), goal)
 
 
 def _check_cheaply(paths: Sequence[Path], texts: Sequence[str], dtype: str) -> None:
@@ -194,9 +152,8 @@ def _prepare(model: str, paths: Sequence[Path], texts: Sequence[str], plan: Plan
     from prism.models.load import describe
 
     output.quiet_libraries()
-    source = model_source(model)
-    info = describe(source)
-    _check_weights(source)
+    info = describe(model)
+    _check_weights(info)
     if processing.reads_images(info):
         if texts:
             raise RequestError(f"{model} reads images, not --text {texts[0]!r}; use --input")
@@ -215,12 +172,17 @@ def _prepare(model: str, paths: Sequence[Path], texts: Sequence[str], plan: Plan
     return request
 
 
-def _check_weights(source: str) -> None:
-    directory = Path(source)
-    if directory.is_dir() and not any(any(directory.glob(each)) for each in _WEIGHTS):
+def _check_weights(info: ModelInfo) -> None:
+    from prism.models.source import split_source
+
+    random, _ = split_source(info.source)
+    directory = Path(info.files)
+    if random or not directory.is_dir():
+        return
+    if not any(any(directory.glob(each)) for each in _WEIGHTS):
         raise ModelError(
-            f"{source} holds no weights; copy model.safetensors into it, or use random:{source} "
-            f"for timing"
+            f"{info.source} holds no weights; copy model.safetensors into it, or use "
+            f"random:{info.source} for timing"
         )
 
 
@@ -238,24 +200,24 @@ class _Outcome:
         return sorted(self.records, key=lambda each: each.total_s)[len(self.records) // 2]
 
 
-def _repeated(
-    live: Cluster, request: _Request, wanted: _Wanted, dtype: str, repeat: int
+def _run_repeatedly(
+    live: Cluster, request: _Request, option: _PlanOption, dtype: str, repeat: int
 ) -> _Outcome:
     with output.progress(f"loading the model on {len(live.nodes)} nodes"):
         model = live.load(request.info.source, dtype)
+    if option.perf:
+        model.use_map(option.perf, objective=option.objective)
     records = []
-    if wanted.perf:
-        model.use_map(wanted.perf, objective=wanted.objective)
-    with output.progress(f"running {wanted}"):
+    with output.progress(f"running {option}"):
         for _ in range(repeat):
-            answer = model(plan="auto" if wanted.perf else wanted.plan, **request.inputs)
+            answer = model(plan=str(option), **request.inputs)
             assert model.last_record is not None
             records.append(model.last_record)
     return _Outcome(answer, tuple(records), model.last_decision)
 
 
 def _report(
-    request: _Request, outcome: _Outcome, place: _Place, top: int, dtype: str
+    request: _Request, outcome: _Outcome, target: Target, top: int, dtype: str
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -269,8 +231,8 @@ def _report(
         "model": request.info.source,
         "architecture": request.info.architecture.__name__,
         "dtype": dtype,
-        "nodes": list(place.names),
-        "link": None if place.link == "none" else {"shape": place.link, "kind": output.EMULATED},
+        "nodes": list(target.names),
+        "link": {"shape": target.link, "kind": output.EMULATED} if target.emulated else None,
         "results": results,
         "output_shapes": output_shapes(outcome.answer),
         "record": outcome.median.to_dict(),

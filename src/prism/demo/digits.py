@@ -1,21 +1,20 @@
 """The small real model in the package and the images it was never trained on.
 
 A Vision Transformer for scikit-learn's handwritten digits, so that a demonstration has something
-true to say about accuracy without a download. This module owns where the model lies and which
-images are held out; `studies/train_digits.py` made the model and takes its split from here.
+true to say about accuracy without a download. This module owns which images
+are held out; `studies/train_digits.py` made the model and takes its split from here.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from prism.errors import ConfigError
+from prism.models.source import DIGITS, packaged
 
 IMAGE_SIZE = 64
 HELD_OUT_PER_DIGIT = 40
@@ -32,13 +31,7 @@ Labels = NDArray[np.int64]
 
 def model_path() -> Path:
     """Return the directory of the model that comes with the package."""
-    return Path(__file__).parents[1] / "data" / "digits"
-
-
-def accuracy_table() -> dict[str, Any]:
-    """Return what `accuracy.json` beside the model says: how it was made, and `plans` by text."""
-    table: dict[str, Any] = json.loads((model_path() / "accuracy.json").read_text("utf-8"))
-    return table
+    return packaged(DIGITS)
 
 
 def held_out() -> tuple[Images, Labels]:

@@ -15,18 +15,18 @@ FILE_NAME = "accuracy.json"
 _Z_95 = 1.959963984540054
 
 
-def accuracy_of(source: str, fingerprint: str) -> tuple[Accuracy, ...]:
+def accuracy_of(files: str, fingerprint: str) -> tuple[Accuracy, ...]:
     """Return what was measured of exactly this model; nothing where nobody measured.
 
     Args:
-        source: a model directory; anything else has no table.
+        files: where the model's files lie; only a directory can have a table.
         fingerprint: of the loaded model; a table of other weights says nothing about it.
 
     Raises:
         ModelError: the table is there but cannot be read.
     """
-    path = Path(source) / FILE_NAME
-    if not path.is_file():
+    path = Path(files) / FILE_NAME
+    if not files or not path.is_file():
         return ()
     try:
         table = json.loads(path.read_text())

@@ -1,8 +1,7 @@
 """From a MODEL argument to a model in memory.
 
-A MODEL argument is a local directory, a Hugging Face id, or `random:NAME_OR_DIR`: random weights of
-a configuration, the same on every node, for timing. `describe` reads the configuration only and is
-what the coordinator uses; `load` also brings in the weights.
+`prism.models.source` says what a MODEL argument may be. `describe` reads the configuration only and
+is what the coordinator uses; `load` also brings in the weights.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from transformers import AutoConfig, PreTrainedModel
 from prism.errors import ModelError
 from prism.models.families import Family, family_of, shape_of
 from prism.models.pixels import Normalisation
+from prism.models.source import DIGITS, files_of, split_source
 from prism.plan import ModelShape
 
-_RANDOM = "random:"
 _SEED = 20260525
 _PRESETS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vit-tiny": (
@@ -49,7 +48,8 @@ class ModelInfo:
 
     Attributes:
         source: the MODEL argument.
-        architecture: name of the transformers class.
+        files: where its files lie, a directory or a Hugging Face id; empty where it has none.
+        architecture: the transformers class.
         config: its configuration.
         family: how it is partitioned.
         shape: what the cost of a plan depends on.
@@ -57,6 +57,7 @@ class ModelInfo:
     """
 
     source: str
+    files: str
     architecture: type[PreTrainedModel]
     config: Any
     family: Family
@@ -82,22 +83,33 @@ class LoadedModel:
 def describe(source: str) -> ModelInfo:
     """Read a model's configuration.
 
+    Args:
+        source: `digits`, a local directory, a Hugging Face id, or `random:NAME_OR_DIR`.
+
     Raises:
         ModelError: there is no such model, or its configuration cannot be read.
         UnsupportedModel: it cannot be partitioned; says why.
     """
-    if source.startswith(_RANDOM):
-        return _describe_random(source)
-    _check_directory(source)
-    config = _read_config(source)
-    return _info(source, _architecture(source, config), source)
+    random, name = split_source(source)
+    if random and name in _PRESETS:
+        return _describe_preset(source, name)
+    files = files_of(name)
+    if random and not Path(files).is_dir():
+        raise ModelError(
+            f"{source}: {name!r} is neither a directory nor one of {', '.join(_PRESETS)}, {DIGITS}"
+        )
+    _check_directory(name)
+    info = _info(source, files, _architecture(name, _read_config(name, files)))
+    if random and info.normalisation is None:
+        return replace(info, normalisation=Normalisation.symmetric())
+    return info
 
 
 def load(source: str, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
     """Bring a model into memory, in evaluation mode.
 
     Args:
-        source: a local directory, a Hugging Face id, or `random:NAME_OR_DIR`.
+        source: `digits`, a local directory, a Hugging Face id, or `random:NAME_OR_DIR`.
         dtype: dtype of the weights.
         device: a torch device.
 
@@ -107,7 +119,8 @@ def load(source: str, dtype: str = "float32", device: str = "cpu") -> LoadedMode
     """
     info = describe(source)
     torch_dtype = getattr(torch, dtype)
-    if source.startswith(_RANDOM):
+    random, _ = split_source(source)
+    if random:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
             model = info.architecture(info.config).to(torch_dtype)
@@ -122,6 +135,7 @@ def adopt(model: PreTrainedModel, info: ModelInfo | None = None) -> LoadedModel:
         family = family_of(model.config)
         info = ModelInfo(
             source="",
+            files="",
             architecture=type(model),
             config=model.config,
             family=family,
@@ -146,18 +160,18 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def _check_directory(source: str) -> None:
-    path = Path(source).expanduser()
+def _check_directory(name: str) -> None:
+    path = Path(files_of(name))
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"{source} has no config.json; give a model directory")
-    elif path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
-        raise ModelError(f"model directory {source} does not exist")
+            raise ModelError(f"{name} has no config.json; give a model directory")
+    elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelError(f"model directory {name} does not exist")
 
 
-def _read_config(source: str) -> Any:
+def _read_config(source: str, files: str) -> Any:
     try:
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(files)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if "model type" in str(error) or "does not recognize" in str(error):
             raise ModelError(f"{source}: {_first_line(error)}") from error
@@ -184,41 +198,33 @@ def _class_named(name: str, config: Any, source: str) -> type[PreTrainedModel]:
     return found
 
 
-def _info(source: str, architecture: type[PreTrainedModel], directory: str) -> ModelInfo:
+def _info(source: str, files: str, architecture: type[PreTrainedModel]) -> ModelInfo:
     config_class: Any = architecture.config_class
-    config = config_class.from_pretrained(directory)
+    config = config_class.from_pretrained(files)
     family = family_of(config)
     return ModelInfo(
         source=source,
+        files=files,
         architecture=architecture,
         config=config,
         family=family,
         shape=shape_of(family, config),
-        normalisation=Normalisation.of_directory(directory),
+        normalisation=Normalisation.of_directory(files),
     )
 
 
-def _describe_random(source: str) -> ModelInfo:
-    name = source.removeprefix(_RANDOM)
-    if name in _PRESETS:
-        config_name, class_name, values = _PRESETS[name]
-        config = getattr(transformers, config_name)(**values)
-        family = family_of(config)
-        return ModelInfo(
-            source=source,
-            architecture=getattr(transformers, class_name),
-            config=config,
-            family=family,
-            shape=shape_of(family, config),
-            normalisation=Normalisation.symmetric(),
-        )
-    if not Path(name).is_dir():
-        raise ModelError(
-            f"{source}: {name!r} is neither a directory nor one of {', '.join(_PRESETS)}"
-        )
-    info = describe(name)
-    return replace(
-        info, source=source, normalisation=info.normalisation or Normalisation.symmetric()
+def _describe_preset(source: str, name: str) -> ModelInfo:
+    config_name, class_name, values = _PRESETS[name]
+    config = getattr(transformers, config_name)(**values)
+    family = family_of(config)
+    return ModelInfo(
+        source=source,
+        files="",
+        architecture=getattr(transformers, class_name),
+        config=config,
+        family=family,
+        shape=shape_of(family, config),
+        normalisation=Normalisation.symmetric(),
     )
 
 
@@ -226,7 +232,7 @@ def _from_pretrained(info: ModelInfo, dtype: torch.dtype) -> PreTrainedModel:
     architecture: Any = info.architecture
     try:
         model, report = architecture.from_pretrained(
-            info.source, config=info.config, dtype=dtype, output_loading_info=True
+            info.files, config=info.config, dtype=dtype, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{info.source} cannot be loaded: {_first_line(error)}") from error

@@ -24,7 +24,6 @@ from prism.models.families import image_size
 from prism.models.inputs import main_input
 from prism.models.load import ModelInfo
 
-_RANDOM = "random:"
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -125,12 +124,11 @@ def image_inputs(info: ModelInfo, images: Sequence[Image.Image]) -> dict[str, to
 
 def _processed(info: ModelInfo, images: Sequence[Image.Image]) -> torch.Tensor | None:
     """Apply the model's image processor without its normalisation; None when it has none."""
-    source = _source(info)
-    if source is None:
+    if not info.files:  # a built-in configuration has no processor
         return None
     factory: Any = AutoImageProcessor
     try:
-        processor = factory.from_pretrained(source)
+        processor = factory.from_pretrained(info.files)
     except (OSError, ValueError, ImportError):
         return None
     # As arrays: transformers < 5.4 cannot tell which side of a grey PIL image are its channels.
@@ -159,11 +157,10 @@ def tokenizer_of(info: ModelInfo) -> Any:
         f"{info.source} has no tokenizer; put tokenizer.json beside the model, or call the model "
         f"from Python with input_ids"
     )
-    source = _source(info)
-    if source is None:
+    if not info.files:
         raise RequestError(missing)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        tokenizer: Any = AutoTokenizer.from_pretrained(info.files)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise RequestError(missing) from error
     # Without files transformers makes a tokenizer that knows its special tokens only.
@@ -192,14 +189,6 @@ def text_inputs(info: ModelInfo, tokenizer: Any, texts: Sequence[str]) -> dict[s
     made = tokenizer(list(texts), padding=True, return_tensors="pt", verbose=False)
     known = inspect.signature(info.architecture.forward).parameters
     return {name: tensor for name, tensor in made.items() if name in known}
-
-
-def _source(info: ModelInfo) -> str | None:
-    """Return where a model's processor or tokenizer lies; None for a built-in random model."""
-    if not info.source.startswith(_RANDOM):
-        return info.source
-    directory = info.source.removeprefix(_RANDOM)
-    return directory if Path(directory).is_dir() else None
 
 
 def predictions(
