@@ -32,14 +32,21 @@ class Classifier:
         answers = pixel_values[:, 0, 0, 0].long()
         if not plan.exact:
             answers = torch.where(answers % 7 == 0, answers + 1, answers)
-        record = RunRecord("node0", plan, len(pixel_values), 5, total_s=1.0 + len(self.calls))
-        if plan.strategy == "sequence":
-            helper = RunRecord("node1", plan, record.batch, 5, total_s=0.1, bytes_sent=30)
-            record = RunRecord(
-                "node0", plan, record.batch, 5, record.total_s,
-                bytes_sent=20, per_node={"node1": helper},
-                outcome="recovered" if len(self.calls) == self._failing else "ok",
-            )  # fmt: skip
+        batch, total_s = len(pixel_values), 1.0 + len(self.calls)
+        outcome = "recovered" if len(self.calls) == self._failing else "ok"
+        # What two helpers get: a quarter of the rows each, or all of them.
+        rows, sent = {"local": (0, 0), "batch": (batch // 4, 0), "sequence": (batch, 15)}[
+            plan.strategy
+        ]
+        helpers = {
+            name: RunRecord(name, plan, rows, 5, total_s=0.1, bytes_sent=sent)
+            for name in ("node1", "node2")
+            if rows
+        }
+        record = RunRecord(
+            "node0", plan, batch, 5, total_s, bytes_sent=20 * bool(sent), per_node=helpers,
+            outcome=outcome,
+        )  # fmt: skip
         self.calls.append((str(plan), len(pixel_values)))
         self.last_record = record
         return SimpleNamespace(logits=torch.nn.functional.one_hot(answers, 60).float())

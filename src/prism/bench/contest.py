@@ -83,7 +83,7 @@ class StepResult:
 
 def plans_at(plans: Sequence[Plan], batch: int) -> list[Plan]:
     """Return the plans that can serve a batch; one row cannot be split."""
-    return [plan for plan in plans if plan.strategy != "batch" or batch >= plan.size]
+    return [plan for plan in plans if plan.least_batch <= batch]
 
 
 def run_step(

@@ -78,7 +78,8 @@ def trace(
         place: gives batch, length and link for a place on the sweep's axis.
     """
     chosen = {_LOCAL, *(point.choice for point in sweep.points)}
-    lasting = [each for each in candidates if each.plan.strategy != "batch" or not each.plan.shares]
+    # Rows are shared out anew at every place; positions as they were measured.
+    lasting = [each for each in candidates if each.plan.least_batch == 1 or not each.plan.shares]
     order = sorted(lasting, key=lambda candidate: str(candidate.plan) not in chosen)
     curves = []
     for candidate in order[: 1 + len(_COLOURS)]:

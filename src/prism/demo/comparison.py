@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from prism.bench.contest import plans_at
 from prism.errors import ConfigError
 from prism.fidelity.accuracy import wilson_interval
-from prism.partition.spans import rows
 from prism.plan import Plan
 from prism.profiler.turns import take_turns
 from prism.record import RunRecord
@@ -115,7 +115,7 @@ def plans_for(nodes: int) -> tuple[Plan, ...]:
 def requests_for(images: int, plans: Sequence[Plan]) -> int:
     """Return how many requests `compare` makes, warming up included."""
     whole = len(plans) * (1 + math.ceil(images / BATCH))
-    return whole + len(_splitting_none(plans)) * (1 + min(_SINGLES, images))
+    return whole + len(plans_at(plans, 1)) * (1 + min(_SINGLES, images))
 
 
 def compare(
@@ -136,7 +136,7 @@ def compare(
     """
     tallies = {plan: _Tally() for plan in plans}
     chunks = range(0, len(images), BATCH)
-    singles = _splitting_none(plans)
+    singles = plans_at(plans, 1)
 
     def ask(plan: Plan, pixels: torch.Tensor) -> tuple[torch.Tensor, RunRecord]:
         logits = model(plan=plan, pixel_values=pixels).logits
@@ -151,7 +151,7 @@ def compare(
         answers = {plan: ask(plan, pixels) for plan in order}
         reference, _ = answers[plans[0]]
         for plan, (said, record) in answers.items():
-            tallies[plan].count(plan, pixels, said == truth, said == reference, record)
+            tallies[plan].count(pixels, said == truth, said == reference, record)
     for plan in singles:
         ask(plan, images[:1])
     for index, order in enumerate(take_turns(singles, min(_SINGLES, len(images)))):
@@ -159,11 +159,6 @@ def compare(
             _, record = ask(plan, images[index : index + 1])
             tallies[plan].records.append(record)
     return [tally.result(plan) for plan, tally in tallies.items()]
-
-
-def _splitting_none(plans: Sequence[Plan]) -> list[Plan]:
-    """Return the plans that can serve a batch of one."""
-    return [plan for plan in plans if plan.strategy != "batch"]
 
 
 class _Tally:
@@ -176,18 +171,18 @@ class _Tally:
 
     def count(
         self,
-        plan: Plan,
         pixels: torch.Tensor,
         right: torch.Tensor,
         same: torch.Tensor,
         record: RunRecord,
     ) -> None:
+        helpers = record.per_node.values()
         self.records.append(record)
         self._images += len(pixels)
         self._correct += int(right.sum())
         self._agreeing += int(same.sum())
-        self._input_bytes += _rows_sent(plan, len(pixels)) * pixels[0].nbytes
-        self._exchanged_bytes += sum(each.bytes_sent for each in _everyone(record))
+        self._input_bytes += sum(each.batch for each in helpers) * pixels[0].nbytes
+        self._exchanged_bytes += sum(each.bytes_sent for each in (record, *helpers))
 
     def result(self, plan: Plan) -> PlanResult:
         fine = [record for record in self.records if record.outcome == "ok"]
@@ -202,18 +197,6 @@ class _Tally:
             recovered=len(self.records) - len(fine),
             timings=tuple(_timings(fine)),
         )
-
-
-def _rows_sent(plan: Plan, batch: int) -> int:
-    """Return how many images leave the first node's device: each helper's part, or all to each."""
-    if plan.strategy == "batch":
-        return sum(span.size for span in rows(batch, plan.size, plan.shares)[1:])
-    return batch * (plan.size - 1)
-
-
-def _everyone(record: RunRecord) -> Iterator[RunRecord]:
-    yield replace(record, per_node={})
-    yield from record.per_node.values()
 
 
 def _timings(records: Sequence[RunRecord]) -> Iterator[Timing]:
