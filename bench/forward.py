@@ -14,7 +14,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,8 +23,7 @@ from rich.table import Table
 
 import prism
 from prism.api.cluster import DistributedModel
-from prism.models.inputs import prepare
-from prism.models.load import load
+from prism.bench.plain import plain_forward
 from prism.profiler.turns import take_turns
 from prism.record import RunRecord
 
@@ -60,24 +59,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def plain_forward(source: str, core: int) -> Callable[[dict[str, torch.Tensor]], None]:
-    """Return a call of the unmodified model with one thread on one core."""
-    torch.set_num_threads(1)
-    loaded = load(source)
-
-    def forward(inputs: dict[str, torch.Tensor]) -> None:
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {core})
-        with torch.inference_mode():
-            loaded.model(**prepare(loaded.info, inputs, loaded.model))
-        os.sched_setaffinity(0, before)
-
-    return forward
-
-
 def measure(
     model: DistributedModel,
-    plain: Callable[[dict[str, torch.Tensor]], None],
+    plain: Callable[[Mapping[str, Any]], Any],
     batch: int,
     rounds: int,
     console: Console,

@@ -32,7 +32,7 @@ from transformers import PreTrainedModel, ViTConfig, ViTForImageClassification
 
 from prism.demo import digits
 from prism.fidelity.accuracy import wilson_interval
-from prism.models.load import fingerprint, load
+from prism.models.load import load
 from prism.models.pixels import Normalisation
 from prism.models.virtual import virtual
 from prism.plan import Plan
@@ -291,7 +291,7 @@ def write_table(out: Path, command: str) -> None:
         "split": digits.SPLIT,
         "image_size": digits.IMAGE_SIZE,
         "tokens": (digits.IMAGE_SIZE // PATCH) ** 2 + 1,
-        "model_hash": fingerprint(loaded.model),
+        "model_hash": loaded.fingerprint,
         "dtype": "float32",
         "date": datetime.now(timezone.utc).date().isoformat(),
         "command": command,
