@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.profiler.benches import LLAMA, LawfulBench
+from tests.profiler.targets import LLAMA, LawfulTarget
 
 from prism.errors import MapError
 from prism.perfmap import PerformanceMap
@@ -22,8 +22,8 @@ OLD = b"what was measured last year"
 SMALL = Settings(batches=(1, 4), segments=(4,), passes=60, held_out=3)
 
 
-def profile(bench, path, settings=SMALL, report=lambda progress: None):
-    return Profiler(bench, settings, path, report, "1.2.3").run()
+def profile(target, path, settings=SMALL, report=lambda progress: None):
+    return Profiler(target, settings, path, report, "1.2.3").run()
 
 
 def partial(path):
@@ -42,22 +42,22 @@ def path(tmp_path):
 
 def interrupt(path, stop_at, settings=SMALL):
     """Profile until Ctrl-C; return the passes made."""
-    bench = LawfulBench(stop_at=stop_at)
+    target = LawfulTarget(stop_at=stop_at)
     with pytest.raises(KeyboardInterrupt):
-        profile(bench, path, settings)
-    return bench.log
+        profile(target, path, settings)
+    return target.log
 
 
 @pytest.mark.parametrize("speeds", [(1.0, 1.0), (1.0, 2.5)])
 def test_a_lawful_cluster_is_found_as_it_is(path, speeds):
-    bench = LawfulBench(speeds, noise=0.02)
-    perf = profile(bench, path, Settings())
+    target = LawfulTarget(speeds, noise=0.02)
+    perf = profile(target, path, Settings())
     assert PerformanceMap.load(path) == perf
     assert not partial(path).exists()
     assert perf.link.bandwidth_bps == pytest.approx(100e6, rel=0.02)
     assert perf.link.latency_s == pytest.approx(0.003)
-    assert perf.passes == len(bench.log) <= 205
-    assert (perf.prism_version, perf.accuracy) == ("1.2.3", bench.accuracy)
+    assert perf.passes == len(target.log) <= 205
+    assert (perf.prism_version, perf.accuracy) == ("1.2.3", target.accuracy)
     assert {entry.runs for entry in perf.measurements} == {6}
     assert all(entry.total_s.spread > 0 for entry in perf.measurements)
     assert len(perf.held_out) == 8
@@ -69,11 +69,11 @@ def test_a_lawful_cluster_is_found_as_it_is(path, speeds):
     # Two nodes do not share an odd batch evenly, and only even ones were measured.
     even = [each for each in perf.held_out if each.plan != "batch:2" or each.batch % 2 == 0]
     assert max(abs(each.error) for each in even) < 0.06
-    perf.check(bench.identity)
+    perf.check(target.identity)
 
 
 def test_unequal_nodes_get_parts_in_proportion(path):
-    perf = profile(LawfulBench((1.0, 2.0, 4.0)), path)
+    perf = profile(LawfulTarget((1.0, 2.0, 4.0)), path)
     shares = {Plan.parse(shape).shares for shape in perf.by_shape if shape.startswith("seq:3")}
     assert shares == {(57.0, 29.0, 14.0)}
     alone_s = [
@@ -90,14 +90,14 @@ def test_unequal_nodes_get_parts_in_proportion(path):
 
 
 def test_nodes_of_one_kind_get_equal_parts_however_noisy(path):
-    perf = profile(LawfulBench((1.0, 1.0), noise=0.9), path)
+    perf = profile(LawfulTarget((1.0, 1.0), noise=0.9), path)
     assert all(not Plan.parse(shape).shares for shape in perf.by_shape)
 
 
 def test_plans_warm_up_once_and_then_take_turns(path):
-    bench = LawfulBench()
-    profile(bench, path)
-    largest = [plan for plan, batch, _ in bench.log if batch == 4]
+    target = LawfulTarget()
+    profile(target, path)
+    largest = [plan for plan, batch, _ in target.log if batch == 4]
     plans = 6
     warm_up, *turns = [largest[i : i + plans] for i in range(0, len(largest), plans)]
     assert len(turns) >= 2
@@ -106,10 +106,10 @@ def test_plans_warm_up_once_and_then_take_turns(path):
 
 
 def test_progress_counts_to_the_end_with_the_time_left(path):
-    told, bench = [], LawfulBench()
-    perf = profile(bench, path, report=told.append)
+    told, target = [], LawfulTarget()
+    perf = profile(target, path, report=told.append)
     assert (told[0].doing, told[0].done, told[0].left_s) == ("link", 0, None)
-    assert [each.done for each in told[1:]] == list(range(len(bench.log)))
+    assert [each.done for each in told[1:]] == list(range(len(target.log)))
     assert {each.total for each in told} == {perf.passes}
     assert all(each.left_s > 0 for each in told[2:])
     assert told[2].left_s > told[-1].left_s
@@ -117,14 +117,14 @@ def test_progress_counts_to_the_end_with_the_time_left(path):
 
 
 def test_a_node_by_itself_is_profiled_without_a_link(path):
-    bench = LawfulBench((1.0,))
-    perf = profile(bench, path)
+    target = LawfulTarget((1.0,))
+    perf = profile(target, path)
     assert set(perf.by_shape) == {"local"}
     assert {each.plan for each in perf.held_out} == {"local"}
 
 
 def test_texts_are_measured_at_several_lengths_and_rotary_models_without_lag(path):
-    perf = profile(LawfulBench(model=LLAMA, lengths=(32, 128)), path)
+    perf = profile(LawfulTarget(model=LLAMA, lengths=(32, 128)), path)
     assert {entry.length for entry in perf.measurements} == {32, 128}
     assert set(perf.by_shape) == {
         *("local", "local@node1", "batch:2", "seq:2:full", "seq:2:L4:f16")
@@ -133,7 +133,7 @@ def test_texts_are_measured_at_several_lengths_and_rotary_models_without_lag(pat
 
 @pytest.mark.parametrize("stop_at", [0, 1, 7, 12, 20, 30, 42, 48])
 def test_interrupted_anywhere_the_old_map_stays_and_only_the_rest_is_run(path, tmp_path, stop_at):
-    whole = LawfulBench()
+    whole = LawfulTarget()
     expected = profile(whole, tmp_path / "whole.json")
     path.write_bytes(OLD)
     first = interrupt(path, stop_at)
@@ -141,12 +141,12 @@ def test_interrupted_anywhere_the_old_map_stays_and_only_the_rest_is_run(path, t
     noted = json.loads(partial(path).read_text())["records"]
     # At most the warming up of twelve points and one turn of six are missing.
     assert len(first) - 12 - 6 <= sum(map(len, noted.values())) <= len(first)
-    bench = LawfulBench()
-    perf = profile(bench, path)
+    target = LawfulTarget()
+    perf = profile(target, path)
     assert figures(perf) == figures(expected)
     assert PerformanceMap.load(path) == perf
     assert sorted(each.name for each in tmp_path.iterdir()) == ["map.json", "whole.json"]
-    again = Counter("{} {} {}".format(*point) for point in bench.log)
+    again = Counter("{} {} {}".format(*point) for point in target.log)
     runs = Counter("{} {} {}".format(*point) for point in whole.log)
     for point, count in runs.items():
         done = len(noted.get(point, ()))
@@ -155,14 +155,14 @@ def test_interrupted_anywhere_the_old_map_stays_and_only_the_rest_is_run(path, t
 
 
 def test_interrupted_twice_it_still_ends_with_the_same_map(path, tmp_path):
-    expected = profile(LawfulBench(), tmp_path / "whole.json")
+    expected = profile(LawfulTarget(), tmp_path / "whole.json")
     interrupt(path, 15)
     interrupt(path, 17)
-    assert figures(profile(LawfulBench(), path)) == figures(expected)
+    assert figures(profile(LawfulTarget(), path)) == figures(expected)
 
 
 def test_a_link_that_cannot_be_timed_leaves_everything_as_it_was(path):
-    class Broken(LawfulBench):
+    class Broken(LawfulTarget):
         def link_times(self, sizes, repeats):
             raise KeyboardInterrupt
 
@@ -187,41 +187,50 @@ def test_a_link_that_cannot_be_timed_leaves_everything_as_it_was(path):
 def test_notes_that_cannot_be_read_are_measured_again(path, spoil):
     interrupt(path, 40)
     partial(path).write_text(spoil(partial(path).read_text()))
-    bench = LawfulBench()
-    perf = profile(bench, path)
-    assert len(bench.log) == perf.passes and not partial(path).exists()
+    target = LawfulTarget()
+    perf = profile(target, path)
+    assert len(target.log) == perf.passes and not partial(path).exists()
 
 
 @pytest.mark.parametrize(
-    ("bench", "settings"),
+    ("target", "settings"),
     [
-        (LawfulBench(), replace(SMALL, segments=(5,))),
-        (LawfulBench(), replace(SMALL, passes=61)),
-        (LawfulBench(threads=2), SMALL),
-        (LawfulBench((1.0, 1.0, 1.0)), SMALL),
-        (LawfulBench(bandwidth_bps=20e6), SMALL),
-        (LawfulBench(latency_s=0.03), SMALL),
+        (LawfulTarget(), replace(SMALL, segments=(5,))),
+        (LawfulTarget(), replace(SMALL, passes=61)),
+        (LawfulTarget(threads=2), SMALL),
+        (LawfulTarget((1.0, 1.0, 1.0)), SMALL),
+        (LawfulTarget(bandwidth_bps=20e6), SMALL),
+        (LawfulTarget(latency_s=0.03), SMALL),
     ],
     ids=["segments", "passes", "threads", "nodes", "bandwidth", "latency"],
 )
-def test_notes_of_another_profile_are_not_continued(path, bench, settings):
+def test_notes_of_another_profile_are_not_continued(path, target, settings):
     interrupt(path, 40)
-    perf = profile(bench, path, settings)
-    assert len(bench.log) == perf.passes
+    perf = profile(target, path, settings)
+    assert len(target.log) == perf.passes
 
 
 def test_a_link_that_only_wavers_is_no_reason_to_begin_again(path):
     first = interrupt(path, 40)
-    bench = LawfulBench(bandwidth_bps=85e6)
-    perf = profile(bench, path)
-    assert len(bench.log) < len(first)
+    target = LawfulTarget(bandwidth_bps=85e6)
+    perf = profile(target, path)
+    assert len(target.log) < len(first)
     assert perf.link.bandwidth_bps == pytest.approx(100e6)  # over which most was measured
+
+
+def test_devices_busy_while_the_link_is_timed_are_no_other_link(path, tmp_path):
+    whole = profile(LawfulTarget(), tmp_path / "whole.json")
+    first = interrupt(path, 40)
+    target = LawfulTarget(disturbed=2)
+    perf = profile(target, path)
+    assert len(target.log) < whole.passes - len(first) + 12  # what is incomplete is warmed up again
+    assert figures(perf) == figures(whole)
 
 
 def test_a_folder_in_the_way_of_the_notes_is_named(path):
     partial(path).mkdir()
     with pytest.raises(MapError, match=r"map.json.partial cannot be read: .*; remove it"):
-        profile(LawfulBench(), path)
+        profile(LawfulTarget(), path)
 
 
 def test_a_full_disk_leaves_the_old_map_and_the_notes(path):
@@ -233,12 +242,12 @@ def test_a_full_disk_leaves_the_old_map_and_the_notes(path):
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from prism.errors import MapError\n"
-        "from tests.profiler.benches import LawfulBench\n"
+        "from tests.profiler.targets import LawfulTarget\n"
         "from tests.profiler.test_sweep import profile\n"
         "limit = int(sys.argv[2])\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
         "try:\n"
-        "    profile(LawfulBench(), Path(sys.argv[1]))\n"
+        "    profile(LawfulTarget(), Path(sys.argv[1]))\n"
         "except MapError as error:\n"
         "    print(error)\n"
     )
@@ -255,5 +264,5 @@ def test_a_full_disk_leaves_the_old_map_and_the_notes(path):
     assert path.read_bytes() == OLD
     assert json.loads(partial(path).read_bytes())["records"] == json.loads(noted)["records"]
     assert len(list(path.parent.iterdir())) == 2
-    bench = LawfulBench()
-    assert len(bench.log) < profile(bench, path).passes
+    target = LawfulTarget()
+    assert len(target.log) < profile(target, path).passes

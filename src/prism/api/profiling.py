@@ -1,4 +1,4 @@
-"""A loaded model on a cluster, as the profiler sees it (`prism.profiler.Bench`)."""
+"""A loaded model on a cluster, as the profiler sees it (`prism.profiler.ProfileTarget`)."""
 
 from __future__ import annotations
 

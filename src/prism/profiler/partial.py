@@ -35,7 +35,7 @@ class PartialProfile:
         settings: likewise.
 
     Attributes:
-        link: over which everything was measured; None before `over`.
+        link: over which everything was measured; None before the first `over`.
         seconds_spent: on what is noted.
         passes: forward passes for what is noted, those that warm up included.
     """
@@ -49,9 +49,13 @@ class PartialProfile:
         self._records: dict[str, list[RunRecord]] = {}
         self._read()
 
+    def is_over(self, link: MapLink) -> bool:
+        """Whether what is noted was measured over a link like this one."""
+        return self.link is not None and _alike(self.link, link)
+
     def over(self, link: MapLink) -> None:
         """Go on over this link; forget what was measured over another one."""
-        if self.link is None or not _alike(self.link, link):
+        if not self.is_over(link):
             self.link = link
             self.seconds_spent, self.passes = 0.0, 0
             self._records.clear()

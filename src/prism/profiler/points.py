@@ -106,18 +106,13 @@ def points_for(
     for length in lengths:
         for batch in sorted(batches):
             points = (
-                Point(plan, max(batch, _least_batch(plan)), length)
+                Point(plan, max(batch, plan.least_batch), length)
                 for plan in plans
-                if plan.strategy != "sequence" or length >= plan.size
+                if length >= plan.least_length
             )
             groups.append(tuple(point for point in points if point not in known))
             known.update(groups[-1])
     return tuple(groups)
-
-
-def _least_batch(plan: Plan) -> int:
-    """Return the smallest batch that has a row for every node which is to get some."""
-    return plan.size if plan.strategy == "batch" else 1
 
 
 def thinned(
@@ -171,12 +166,12 @@ def held_out_points(
     if not between or not settings.held_out:
         return ()
     chooser = random.Random(settings.seed)
-    turn = [plan for plan in plans if plan == Plan() or plan.strategy != "local"]
+    turn = [plan for plan in plans if plan == Plan() or plan.size > 1]
     chosen = []
     for number in range(settings.held_out):
         plan = turn[number % len(turn)]
         # The smallest batch that can be split was measured.
-        possible = [batch for batch in between if batch > _least_batch(plan)]
+        possible = [batch for batch in between if batch > plan.least_batch]
         if possible:
             chosen.append(Point(plan, chooser.choice(possible), chooser.choice(lengths)))
     return tuple(dict.fromkeys(chosen))

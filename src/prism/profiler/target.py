@@ -11,7 +11,7 @@ from prism.profiler.linkfit import LinkTimes
 from prism.record import RunRecord
 
 
-class Bench(Protocol):
+class ProfileTarget(Protocol):
     """A loaded model on a cluster, as the profiler sees it.
 
     Attributes:

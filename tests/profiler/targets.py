@@ -20,11 +20,12 @@ HIDDEN_S = 0.0002  # of a transfer, behind computation
 OVERHEAD_S = 0.0005  # of an exchange, in software
 
 
-class LawfulBench:
+class LawfulTarget:
     """Answers at once with what a request would have cost.
 
     It stands in for a cluster because no real one costs the same twice. `speeds` are how many times
-    longer each node takes; `stop_at` is the pass at which somebody presses Ctrl-C.
+    longer each node takes; `stop_at` is the pass at which somebody presses Ctrl-C,
+    `disturbed` how many times the link is timed while other programs keep the devices busy.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class LawfulBench:
         lengths=(197,),
         threads=1,
         stop_at=None,
+        disturbed=0,
     ):
         self.identity = ClusterIdentity(
             "abc",
@@ -53,6 +55,7 @@ class LawfulBench:
         self.latency_s = latency_s
         self.link = MapLink(bandwidth_bps, latency_s, latency_s + OVERHEAD_S)
         self._speeds, self._noise, self._stop_at = speeds, noise, stop_at
+        self._disturbed = disturbed
 
     def run(self, plan, batch, length):
         if self._stop_at is not None and len(self.log) >= self._stop_at:
@@ -68,7 +71,9 @@ class LawfulBench:
     def link_times(self, sizes, repeats):
         copies = len(self._speeds) - 1
         per_byte_s = 8 * copies / self.link.bandwidth_bps
-        times_s = tuple(self.link.fixed_s + size * per_byte_s for size in sizes)
+        late_s = 2 * self.link.fixed_s if self._disturbed > 0 else 0.0
+        self._disturbed -= 1
+        times_s = tuple(late_s + self.link.fixed_s + size * per_byte_s for size in sizes)
         return LinkTimes(copies + 1, tuple(sizes), times_s, times_s, self.latency_s)
 
     def _parts(self, plan, batch, length):
