@@ -1,23 +1,24 @@
 """Nodes that really die and freeze; the same request is answered all the same.
 
-One cluster on an emulated slow link, so that requests last long enough to be hit. After every test
+One cluster on an emulated slow link, on whose air it is seen how far a request is. After every test
 the dead are started again by hand, which is a test of its own.
 """
 
 import os
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 
 import pytest
+from tests.air import Air, once
 from tests.machines import alone, close, exists, pixels, tiny_vit, until
 
 import prism
 from prism.errors import ClusterError
 
 ALL = ("node0", "node1", "node2")
+LATENCY_S = 0.1
 
 
 class Fleet:
@@ -27,6 +28,8 @@ class Fleet:
             name: Path(f"/proc/{cluster.pid(name)}/cmdline").read_bytes().split(b"\0")[:-1]
             for name in ALL
         }
+        command = self.commands[ALL[0]]
+        self.air = Air(command[command.index(b"--medium") + 1].decode(), ALL)
         self.restarted = []
 
     def ask(self, plan, batch, seed=0):
@@ -79,40 +82,31 @@ def fleet(shared_fleet):
             shared_fleet.signal(name, signal.SIGCONT)
 
 
-def later(delay_s, action, *arguments):
-    timer = threading.Timer(delay_s, action, arguments)
-    timer.start()
-    return timer
-
-
 def test_helpers_killed_between_requests_and_during_one(fleet):
     fleet.signal("node2", signal.SIGKILL)
     record = fleet.ask("seq:3:full", 2)
-    assert (record.outcome, str(record.plan)) == ("recovered", "seq:2:full")
+    assert (record.outcome, str(record.plan)) == ("recovered", "seq:node0+node1:full")
     assert fleet.cluster.nodes == ("node0", "node1")
     assert fleet.ask("seq:2:full", 2).outcome == "ok"
     assert fleet.ask("local@node2", 2).outcome == "recovered"
     assert str(fleet.ask("seq:3:L2", 2).plan) == "local@node0"  # nobody measured seq:2:L2
     # Its input alone needs more than half a second on this link.
-    killing = later(0.3, fleet.signal, "node1", signal.SIGKILL)
-    record = fleet.ask("batch:2", 24)
-    killing.join()
+    with once(fleet.air.is_sent_something("node1"), fleet.signal, "node1", signal.SIGKILL):
+        record = fleet.ask("batch:2", 24)
     assert (record.outcome, str(record.plan)) == ("recovered", "local@node0")
     assert fleet.cluster.nodes == ("node0",)
 
 
 def test_nodes_killed_in_the_middle_of_an_exchange_the_first_one_too(fleet):
-    # The inputs need 0.9 s, the exchanges as much again.
-    killing = later(1.2, fleet.signal, "node1", signal.SIGKILL)
-    record = fleet.ask("seq:3:full", 9)
-    killing.join()
+    # A helper of a sequence plan sends nothing but what it exchanges.
+    with once(fleet.air.sends("node1"), fleet.signal, "node1", signal.SIGKILL):
+        record = fleet.ask("seq:3:full", 9)
     assert record.outcome == "recovered"
     # Together with the one that is left if the deadline allows, else alone.
     assert str(record.plan) in ("seq:node0+node2:full", "local@node0")
     assert fleet.cluster.nodes == ("node0", "node2")
-    killing = later(0.8, fleet.signal, "node0", signal.SIGKILL)
-    record = fleet.ask("seq:2:full", 9)
-    killing.join()
+    with once(fleet.air.sends("node2"), fleet.signal, "node0", signal.SIGKILL):
+        record = fleet.ask("seq:2:full", 9)
     assert (record.outcome, record.node) == ("recovered", "node2")
     assert fleet.cluster.nodes == ("node2",)
     assert fleet.ask(None, 2).node == "node2"
@@ -135,9 +129,9 @@ def test_a_frozen_helper_is_given_up_and_comes_back_by_itself(fleet, plan):
 def test_a_helper_that_stumbles_does_no_harm(fleet):
     for turn in range(3):
         fleet.signal("node1", signal.SIGSTOP)
-        waking = later(0.5, fleet.signal, "node1", signal.SIGCONT)
-        fleet.ask(("seq:3:full", "batch:3", "local@node1")[turn], 3, seed=turn)
-        waking.join()
+        has_its_input = fleet.air.has_got_something("node1", LATENCY_S)
+        with once(has_its_input, fleet.signal, "node1", signal.SIGCONT):
+            fleet.ask(("seq:3:full", "batch:3", "local@node1")[turn], 3, seed=turn)
     assert until(lambda: fleet.cluster.nodes == ALL)
     assert fleet.ask("seq:3:full", 2).outcome == "ok"
 

@@ -74,7 +74,7 @@ def profile_arguments(models, out):
 
 def interrupt_when_under_way(process, partial):
     """Send Ctrl-C once a few points have all their runs; return the node processes."""
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 120
     while time.monotonic() < deadline_s and process.poll() is None:
         noted = json.loads(partial.read_text())["records"] if partial.exists() else {}
         if sum(len(records) == RUNS for records in noted.values()) >= 3:
@@ -85,6 +85,7 @@ def interrupt_when_under_way(process, partial):
     return []
 
 
+@pytest.mark.timeout(300)  # two profiles, one of them in a process that first has to start
 def test_a_profile_is_stopped_continued_and_used(models, started, tmp_path, monkeypatch, capsys):
     out = tmp_path / "map.json"
     partial = tmp_path / "map.json.partial"

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from tests.air import Air
 from tests.machines import alone, close, exists, pixels, tiny_vit, until
 
 import prism
@@ -40,12 +41,13 @@ class Script:
         path.write_text(SCRIPT)
         self.temp = tmp_path / "temp"
         self.temp.mkdir()
+        paths = [os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
             [sys.executable, str(path), what],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TMPDIR": str(self.temp), "PYTHONPATH": os.getcwd()},
+            env={**os.environ, "TMPDIR": str(self.temp), "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,
         )
         self.nodes = [int(pid) for pid in self.process.stdout.readline().split()]
@@ -67,7 +69,8 @@ class Script:
 def test_nothing_is_left(tmp_path, what, number, code):
     script = Script(tmp_path, what)
     if number is not None:
-        time.sleep(1.0)  # well within the first request
+        air = Air(next(script.temp.glob("prism-*/medium")), ("node0", "node1"))
+        assert until(air.sends("node1")), "a request never got to its exchanges"
         script.process.send_signal(number)
     _, errors = script.process.communicate(timeout=30.0)
     ended = time.monotonic()
