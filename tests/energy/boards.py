@@ -1,9 +1,12 @@
-"""Machines made of files: sysfs trees of known boards, and a clock that is moved by hand."""
+"""Machines made of files: sysfs trees of known boards, with a clock and a sampler moved by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+
+from prism.energy.timeline import Timeline
+from prism.errors import ClusterError
 
 
 class HandClock:
@@ -17,6 +20,35 @@ class HandClock:
 
     def advance(self, seconds: float) -> None:
         self.now_s += seconds
+
+
+class HandSampler:
+    """Reads a probe where a window begins and ends, and when a test says so; has no thread."""
+
+    def __init__(self, probe, clock) -> None:  # type: ignore[no-untyped-def]
+        self._probe, self._clock = probe, clock
+        self._timeline = Timeline(probe.scope, probe.resolution_s)
+        self.scope = probe.scope
+
+    def tick(self) -> None:
+        before_s = self._clock()
+        try:
+            sample = self._probe.sample()
+        except (OSError, ValueError, ClusterError) as error:
+            self._timeline.fail(str(error))
+        else:
+            self._timeline.add((before_s + self._clock()) / 2, sample)
+
+    def begin(self):  # type: ignore[no-untyped-def]
+        begin = self._timeline.mark(self._clock())
+        self.tick()
+
+        def finish(busy):  # type: ignore[no-untyped-def]
+            end = self._timeline.mark(self._clock())
+            self.tick()
+            return lambda: self._timeline.reading(begin, end)
+
+        return finish
 
 
 def write_files(root: Path, values: Mapping[str, object]) -> Path:

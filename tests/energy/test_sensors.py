@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.energy.boards import HandClock, hwmon_chip, rapl_zone, write_files
+from tests.energy.boards import HandClock, HandSampler, hwmon_chip, rapl_zone, write_files
 
 from prism.energy import EnergyMeter
 from prism.energy.ina3221 import open_ina3221
 from prism.energy.nvml import open_nvml
 from prism.energy.pi5 import open_pi5, rail_watts
 from prism.energy.rapl import Package, open_rapl
-from prism.energy.sampler import Sampler
 from prism.errors import ClusterError, ConfigError
 
 ORIN_NANO = {"VDD_IN": (5000, 1200), "VDD_CPU_GPU_CV": (5000, 400), "VDD_SOC": (5000, 300)}
@@ -122,7 +121,7 @@ def test_a_jetson_rail_must_read_power(
 def test_a_rail_that_vanishes_makes_the_window_unknown(tmp_path: Path) -> None:
     chip = hwmon_chip(tmp_path, 1, ORIN_NANO)
     clock = HandClock()
-    sampler = Sampler(open_ina3221(tmp_path), clock=clock, background=False)
+    sampler = HandSampler(open_ina3221(tmp_path), clock)
     with EnergyMeter("ina3221", sampler).window() as window:
         clock.advance(1)
         (chip / "curr1_input").unlink()
@@ -135,7 +134,7 @@ def test_rapl_sums_packages_and_nothing_else(tmp_path: Path) -> None:
     core = rapl_zone(tmp_path, "0:0", "core", 7)
     psys = rapl_zone(tmp_path, "2", "psys", 7)
     clock = HandClock()
-    meter = EnergyMeter("rapl", Sampler(open_rapl(tmp_path), clock=clock), node="pc")
+    meter = EnergyMeter("rapl", HandSampler(open_rapl(tmp_path), clock), node="pc")
     with meter.window() as window:
         clock.advance(2)
         for file, energy_uj in ((first, 31_000_000), (second, 10_000_500), (core, 99), (psys, 99)):
@@ -150,7 +149,7 @@ def test_rapl_sums_packages_and_nothing_else(tmp_path: Path) -> None:
 def test_a_rapl_counter_wraps_around_inside_a_window(tmp_path: Path) -> None:
     counter = rapl_zone(tmp_path, "0", "package-0", 990_000, range_uj=1_000_000)
     clock = HandClock()
-    sampler = Sampler(open_rapl(tmp_path), clock=clock, background=False)
+    sampler = HandSampler(open_rapl(tmp_path), clock)
     with EnergyMeter("rapl", sampler).window() as window:
         for energy_uj in (800_000, 600_000, 400_000):
             clock.advance(10)
@@ -264,7 +263,7 @@ class Gpu:
 
 def window_of(gpu: Any, seconds: float, used_mj: int = 0) -> Any:
     clock = HandClock()
-    sampler = Sampler(open_nvml("0", gpu), clock=clock, background=False)
+    sampler = HandSampler(open_nvml("0", gpu), clock)
     with EnergyMeter("nvml", sampler).window() as window:
         clock.advance(seconds)
         if used_mj:

@@ -6,8 +6,9 @@
     window.reading.joules      # or None, with window.reading.reason; never 0 for "unknown"
 
 `reading` holds the results and their sum over nodes, `window` the way to ask for them. `sampler`
-turns a probe (`ina3221`, `nvml`, `rapl`, `pi5`) into windows, `model` and `replay` stand in where
-no sensor exists, and `choose` reads the configuration text and finds what works on this machine.
+reads a probe (`ina3221`, `nvml`, `rapl`, `pi5`) in the background, `timeline` computes energy from
+its samples, `power_model` and `replay` stand in where no sensor exists, and `choose` reads the
+configuration text and finds what works on this machine.
 """
 
 from prism.energy.choose import Detection, Host, Skipped, detect, meter

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from prism.energy.sampler import Sample
+from prism.energy.timeline import Sample
 from prism.errors import ConfigError
 
 PERIOD_S = 0.05

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from prism.energy.sampler import Sample
+from prism.energy.timeline import Sample
 from prism.errors import ClusterError, ConfigError
 
 PERIOD_S = 0.05

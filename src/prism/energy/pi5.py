@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prism.energy.sampler import Sample
+from prism.energy.timeline import Sample
 from prism.errors import ClusterError, ConfigError
 
 # Every sample starts a process, which costs energy itself: sample less often than a bare sensor.

@@ -44,15 +44,18 @@ class PowerModel:
         """Start a stretch of time."""
         start_s = self._clock()
 
-        def finish(busy: Busy) -> EnergyReading:
+        def finish(busy: Busy) -> Callable[[], EnergyReading]:
             duration_s = self._clock() - start_s
-            if duration_s <= 0:
-                return unknown(self.scope, duration_s, "the window had no duration")
-            busy_s = busy.within(duration_s)
-            joules = self._idle_w * (duration_s - busy_s) + self._busy_w * busy_s
-            return EnergyReading(joules, self.scope, "estimated", duration_s)
+            return lambda: self._reading(duration_s, busy)
 
         return finish
+
+    def _reading(self, duration_s: float, busy: Busy) -> EnergyReading:
+        if duration_s <= 0:
+            return unknown(self.scope, duration_s, "the window had no duration")
+        busy_s = busy.within(duration_s)
+        joules = self._idle_w * (duration_s - busy_s) + self._busy_w * busy_s
+        return EnergyReading(joules, self.scope, "estimated", duration_s)
 
 
 class NoReader:
@@ -68,4 +71,10 @@ class NoReader:
     def begin(self) -> Finish:
         """Start a stretch of time."""
         start_s = self._clock()
-        return lambda busy: unknown(self.scope, self._clock() - start_s, self._reason)
+
+        def finish(busy: Busy) -> Callable[[], EnergyReading]:
+            del busy  # whatever the load was
+            reading = unknown(self.scope, self._clock() - start_s, self._reason)
+            return lambda: reading
+
+        return finish

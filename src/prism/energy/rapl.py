@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from prism.energy.sampler import Sample
+from prism.energy.timeline import Sample
 from prism.errors import ConfigError
 
-# A 32-bit counter in steps of 2**-16 J spans 65 kJ: at 1 kW a minute, so that no wrap stays unseen.
-PERIOD_S = 10.0
+# Reading takes microseconds, so it is read often: what is not yet read when a request ends is
+# estimated. No wrap stays unseen: a 32-bit counter in steps of 2**-16 J spans 65 kJ, at 1 kW a
+# minute.
+PERIOD_S = 0.02
 RESOLUTION_S = 0.001
 
 

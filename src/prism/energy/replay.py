@@ -54,15 +54,19 @@ class Replay:
                 self._origin_s = now_s
             origin_s = self._origin_s
 
-        def finish(busy: Busy) -> EnergyReading:
+        def finish(busy: Busy) -> Callable[[], EnergyReading]:
             del busy  # the trace holds its own load
             end_s = self._clock()
-            if end_s <= now_s:
-                return unknown(self._scope, end_s - now_s, "the window had no duration")
-            joules = self.energy_until(end_s - origin_s) - self.energy_until(now_s - origin_s)
-            return EnergyReading(joules, self._scope, "estimated", end_s - now_s)
+            return lambda: self._between(now_s - origin_s, end_s - origin_s)
 
         return finish
+
+    def _between(self, start_s: float, end_s: float) -> EnergyReading:
+        """Return the energy between two moments of the trace."""
+        if end_s <= start_s:
+            return unknown(self._scope, end_s - start_s, "the window had no duration")
+        joules = self.energy_until(end_s) - self.energy_until(start_s)
+        return EnergyReading(joules, self._scope, "estimated", end_s - start_s)
 
     def energy_until(self, at_s: float) -> float:
         """Return the joules of the trace from its start to `at_s`, going round as needed."""

@@ -31,7 +31,9 @@ class Busy:
         return duration_s if self.fraction is None else self.fraction * duration_s
 
 
-Finish = Callable[[Busy], EnergyReading]
+# Ends a stretch of time. What it returns tells the energy, as far as it is known when it is asked:
+# a source that samples in the background knows more a moment later.
+Finish = Callable[[Busy], Callable[[], EnergyReading]]
 
 
 class Source(Protocol):
@@ -46,11 +48,14 @@ class Source(Protocol):
         """What the joules cover on this node."""
 
     def begin(self) -> Finish:
-        """Start a stretch of time; calling the result once ends it and gives its energy."""
+        """Start a stretch of time, which the result ends, once; neither waits for a sensor."""
 
 
 class Window:
-    """One stretch of time whose energy is wanted; a context manager that is entered once."""
+    """One stretch of time whose energy is wanted; a context manager that is entered once.
+
+    Entering and leaving it only notes the time.
+    """
 
     def __init__(self, source: Source, node: str, domain: str) -> None:
         self._source = source
@@ -58,7 +63,7 @@ class Window:
         self._domain = domain
         self._busy = Busy()
         self._finish: Finish | None = None
-        self._reading: EnergyReading | None = None
+        self._tell: Callable[[], EnergyReading] | None = None
 
     def __enter__(self) -> Window:
         if self._finish is not None:
@@ -73,9 +78,7 @@ class Window:
         trace: TracebackType | None,
     ) -> None:
         assert self._finish is not None, "left before it was entered"
-        reading = self._finish(self._busy)
-        scope = f"{reading.scope} of {self._node}" if self._node else reading.scope
-        self._reading = replace(reading, scope=scope, node=self._node, domain=self._domain)
+        self._tell = self._finish(self._busy)
 
     def busy(self, *, seconds: float | None = None, fraction: float | None = None) -> None:
         """Say how long the node worked in this window, for a power model; sensors ignore it.
@@ -85,7 +88,7 @@ class Window:
         Raises:
             InputError: both or neither given, or out of range, or the window is closed.
         """
-        if self._reading is not None:
+        if self._tell is not None:
             raise InputError(
                 "the energy window is closed; tell its busy time inside the with block"
             )
@@ -99,10 +102,16 @@ class Window:
 
     @property
     def reading(self) -> EnergyReading:
-        """The result, once the window is closed."""
-        if self._reading is None:
+        """The result, once the window is closed; never waits.
+
+        Right after the window its last part may be an estimate from the samples before; a little
+        later it rests on a sample from after the window, and stays as it is.
+        """
+        if self._tell is None:
             raise InputError("the energy window is still open; read it after the with block")
-        return self._reading
+        reading = self._tell()
+        scope = f"{reading.scope} of {self._node}" if self._node else reading.scope
+        return replace(reading, scope=scope, node=self._node, domain=self._domain)
 
 
 class EnergyMeter:
