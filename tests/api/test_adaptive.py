@@ -83,7 +83,9 @@ def test_the_map_of_real_nodes_says_what_they_are_and_what_they_cost(live):
     law = CostModel(perf)
     for each in perf.held_out:
         assert each.plan in perf.by_shape
-        predicted = law.predict(Plan.parse(each.plan), each.batch, LENGTH_OF_DIGITS, perf.link.state())
+        predicted = law.predict(
+            Plan.parse(each.plan), each.batch, LENGTH_OF_DIGITS, perf.link.state()
+        )
         assert each.predicted_s == pytest.approx(predicted.total_s)
     assert perf.accuracy_by_shape[LOSSY].drop == pytest.approx(0.02)
 
