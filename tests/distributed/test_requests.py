@@ -185,18 +185,17 @@ def test_bytes_sent_are_those_of_the_means(load, plan):
     record = distributed.last_record
     peers = record.plan.size - 1
     for each in (record, *record.per_node.values()):
-        # The class token is the head node's own row: no output travels.
+        # The class token is rank 0's own row: no output travels.
         assert each.bytes_sent == peers * exchanged_bytes(each, batch=3)
         assert each.messages == peers * (BLOCKS - 1 - record.plan.lag)
 
 
-def test_rotary_keys_and_values_are_the_smaller_payload(load):
+def test_rotary_models_send_the_keys_and_values_of_their_key_heads(load):
     _, distributed = load("LlamaForCausalLM")
     distributed(plan="seq:3:L2", logits_to_keep=1, **BY_NAME["LlamaForCausalLM"].inputs())
     record = distributed.last_record
     head_dim = WIDTH // HEADS
     per_peer = BLOCKS * 2 * 2 * KEY_HEADS * head_dim * 2 * 4
-    assert per_peer < BLOCKS * 2 * WIDTH * 2 * 4 + 1
     output = 1 * WIDTH * 2 * 4
     sent = [each.bytes_sent for each in (record, *record.per_node.values())]
     # Later partitions listen to earlier ones; the last one owns the row that is asked for.
@@ -224,7 +223,7 @@ def test_the_parts_of_a_record_fit_into_its_total(load, plan):
         assert each.staging_s == 0  # on a CPU there is nothing to stage
         parts = each.compute_s + each.staging_s + each.comm_s + each.output_s
         assert parts <= each.total_s + 1e-6
-        assert (each.bytes_sent > 0) == (record.plan.strategy == "sequence")
+        assert (each.bytes_sent > 0) == record.plan.exchanges
 
 
 def test_a_refused_request_leaves_the_model_usable(load):

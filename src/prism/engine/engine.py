@@ -111,7 +111,7 @@ class Engine:
         forward_pass: ForwardPass | None,
         should_cancel: Callable[[], bool],
     ) -> Any:
-        """Return what the model makes of checked inputs; None where a pass ends before the head.
+        """Return what the model makes of checked inputs; None where the pass ends early.
 
         Args:
             inputs: as the caller gave them.

@@ -87,7 +87,7 @@ class SequencePass(ForwardPass):
             real_BN=None if self._real_BN is None else self._real_BN.to(hidden_BND.device),
             device=hidden_BND.device,
         )
-        needed = self._rows_of_the_head(length)
+        needed = self._rows_for_model_head(length)
         self._needed = [_overlap(span, needed) for span in self._view.spans]
         self._idle_at_end = self._rank != 0 and not self._needed[self._rank].size
         if not self._shape.rotary:
@@ -180,7 +180,7 @@ class SequencePass(ForwardPass):
         self._pruned = (hidden_BnD, keep)
         return hidden_BnD[:, keep]
 
-    def _rows_of_the_head(self, length: int) -> Span:
+    def _rows_for_model_head(self, length: int) -> Span:
         """Return the positions that the model head needs."""
         if self._last_rows is not None:
             return Span(max(0, length - self._last_rows), length)
