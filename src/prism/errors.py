@@ -18,7 +18,7 @@
 Every message names the value that is wrong and says what to do next.
 """
 
-from concurrent.futures import CancelledError
+import concurrent.futures
 
 
 class PrismError(Exception):
@@ -58,7 +58,7 @@ class ModelFailed(RequestError):
         in_step: whether the node's connections to the others can serve the next request.
     """
 
-    in_step: bool = True
+    in_step: bool = False
 
 
 class ConfigError(InputError):
@@ -81,7 +81,7 @@ class DeadlineExceeded(ClusterError):
     """A peer, or a whole request, was not there before its deadline."""
 
 
-class Cancelled(ClusterError, CancelledError):
+class Cancelled(ClusterError, concurrent.futures.CancelledError):
     """The caller gave the request up."""
 
 

@@ -9,6 +9,7 @@ from prism.control import keys
 from prism.control import messages as control
 from prism.coordinator.coordinator import Coordinator
 from prism.errors import ClusterError, ConfigError
+from prism.transport.factory import GlooFactory
 
 FACTS = control.NodeFacts(
     hardware="test", device="cpu", threads=1, prism="1", torch="2", transformers="5"
@@ -16,14 +17,14 @@ FACTS = control.NodeFacts(
 
 
 class Caller:
-    """Speaks to a head over a real socket."""
+    """Speaks to a coordinator over a real socket."""
 
     def __init__(self, coordinator, secret=None, name="caller"):
         self.name, self.instance = name, uuid.uuid4().hex
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
         if secret is not None:
-            control.secure_client(self.socket, secret)
+            keys.secure_client(self.socket, secret)
         self.socket.connect(f"tcp://127.0.0.1:{coordinator.port}")
 
     def say(self, message):
@@ -56,7 +57,7 @@ def secret():
 
 @pytest.fixture
 def coordinator(secret):
-    coordinator = Coordinator("127.0.0.1", 0, secret)
+    coordinator = Coordinator("127.0.0.1", 0, secret, GlooFactory())
     yield coordinator
     coordinator.close()
 
@@ -76,7 +77,7 @@ def call(coordinator):
 
 def test_only_holders_of_the_secret_are_served(coordinator, secret, call):
     strangers = [call(keys.generate()), call(None)]
-    # Knows the head's public key, as anybody could who saw it, but has keys of its own.
+    # Knows the coordinator's public key, as anybody could who saw it, but has keys of its own.
     other = keys.generate()
     half = call(None)
     half.socket.close(linger=0)
@@ -153,7 +154,7 @@ def test_a_restarted_node_takes_the_place_of_the_dead_one(coordinator, secret, c
     assert coordinator.hello("caller").instance == second.instance
 
 
-def test_malformed_messages_do_not_stop_the_head(coordinator, secret, call):
+def test_malformed_messages_do_not_stop_the_coordinator(coordinator, secret, call):
     caller = call(secret)
     for frames in ([b""], [b"{", b"x"], [b"\xff"], [b"", b"", b""]):
         caller.socket.send_multipart(frames)
@@ -162,7 +163,7 @@ def test_malformed_messages_do_not_stop_the_head(coordinator, secret, call):
     assert isinstance(caller.hear(), control.Welcome)
 
 
-def test_a_closed_head_says_so(coordinator):
+def test_a_closed_coordinator_says_so(coordinator):
     coordinator.close()
     coordinator.close()
     with pytest.raises(ClusterError, match="closed"):
@@ -176,4 +177,4 @@ def test_an_unknown_node_is_named(coordinator):
 
 def test_a_port_in_use_is_named(coordinator, secret):
     with pytest.raises(ConfigError, match=f"127.0.0.1:{coordinator.port}"):
-        Coordinator("127.0.0.1", coordinator.port, secret)
+        Coordinator("127.0.0.1", coordinator.port, secret, GlooFactory())

@@ -195,7 +195,7 @@ class Failed(_Message):
     request: int
     error: str
     message: str
-    in_step: bool = True
+    in_step: bool = False
 
 
 class Cancel(_Message):

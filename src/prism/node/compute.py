@@ -44,8 +44,10 @@ class Computer:
             self._tasks.carry_out(task, self._form_group)
             return
         action = self._run if isinstance(message, control.Run) else self._time_exchanges
-        if not self._tasks.carry_out(task, action):
-            self._groups.drop_closed(message.epoch)
+        done = self._tasks.carry_out(task, action)
+        if not (done or task.in_step) and message.epoch is not None:
+            # The others wait for frames that will not come: the closed connection tells them.
+            self._groups.close((message.epoch,))
         if isinstance(message, control.Run):
             self._loader.released(message.model)
 
@@ -66,7 +68,7 @@ class Computer:
             begun_s = time.perf_counter()
             inputs = codec.unpack(message.inputs, task.frames)
             input_s = time.perf_counter() - begun_s
-            with self._meter.window() as window, _telling_step(transport):
+            with self._meter.window() as window, _noting_step(task, transport):
                 execution = engine.run(
                     inputs,
                     Plan.parse(message.plan),
@@ -81,12 +83,12 @@ class Computer:
 
 
 @contextmanager
-def _telling_step(transport: Transport | None) -> Iterator[None]:
-    """Let a failure of the model say whether the others can go on with this transport."""
+def _noting_step(task: Task, transport: Transport | None) -> Iterator[None]:
+    """Note on a failure of the model whether the others can go on with this transport."""
     try:
         yield
-    except ModelFailed as error:
-        error.in_step = transport is None or not transport.closed
+    except ModelFailed:
+        task.in_step = transport is None or not transport.closed
         raise
 
 

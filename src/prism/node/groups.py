@@ -115,14 +115,6 @@ class Groups:
             if transport is not None:
                 transport.close()
 
-    def drop_closed(self, epoch: int | None) -> None:
-        """Leave a group whose transport was closed by whoever used it, or never came to be."""
-        if epoch is not None:
-            with self._changing:
-                transport = self._open.get(epoch)
-            if transport is None or transport.closed:
-                self.close((epoch,))
-
     def close_all(self) -> None:
         """Close every group, and find the meeting point anew for the next."""
         with self._changing:

@@ -28,12 +28,14 @@ class Task:
         frames: what followed it.
         cancelled: its caller gave it up.
         void: nobody could take an answer.
+        in_step: it failed, but the connections to the others can serve the next request.
     """
 
     message: Any
     frames: Sequence[Any]
     cancelled: bool = False
     void: bool = False
+    in_step: bool = False
 
     @property
     def request(self) -> int | None:
@@ -98,8 +100,7 @@ class Tasks:
                 reply = action(task)
                 done = True
         except PrismError as error:
-            in_step = getattr(error, "in_step", True)
-            reply = self._failure(task, type(error).__name__, str(error), in_step=in_step)
+            reply = self._failure(task, type(error).__name__, str(error))
         except Exception as error:  # whatever happens here must reach the caller
             reason = f"{self._name}: {type(error).__name__}: {error}"
             reply = self._failure(task, "NodeFailed", reason)
@@ -110,10 +111,12 @@ class Tasks:
             self._send(*reply)
         return done
 
-    def _failure(
-        self, task: Task, error: str, reason: str, *, in_step: bool = True
-    ) -> Reply | None:
+    def _failure(self, task: Task, error: str, reason: str) -> Reply | None:
         if task.request is None:
             return None
-        failed = control.Failed(request=task.request, error=error, message=reason, in_step=in_step)
+        failed = control.Failed(
+            request=task.request, error=error, message=reason, in_step=task.in_step
+        )
+            request=task.request, error=error, message=reason, in_step=task.in_step
+        )
         return failed, ()
