@@ -1,10 +1,8 @@
 import pytest
 from tests.machines import secret_at, start_node, tiny_vit
-from tests.node.stand_in import StandIn
+from tests.node.stand_in import NODES, StandIn
 
 from prism.control import keys
-
-NODES = ("a", "b")
 
 
 class Site:

@@ -17,6 +17,7 @@ from prism.transport.factory import GlooFactory
 
 HOST = "127.0.0.1"
 PATIENCE_S = 60.0
+NODES = ("a", "b")
 _requests = itertools.count(1)
 
 

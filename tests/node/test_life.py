@@ -2,7 +2,6 @@
 
 import signal
 
-import pytest
 from pydantic import BaseModel
 from tests.machines import pixels, until
 from tests.node.stand_in import StandIn
@@ -58,15 +57,12 @@ def test_a_refused_node_says_why_and_ends_with_1(lone_site):
     coordinator.close()
 
 
-@pytest.mark.parametrize("message", [Odd(), nested(150), Odd(kind="x" * 10**6)])
-def test_messages_that_a_node_does_not_understand_are_one_line(lone_site, message):
-    coordinator = StandIn(lone_site.secret)
-    lone_site.start("a", coordinator.endpoint)
-    coordinator.wait_for("a")
-    for _ in range(300):
+def test_messages_that_a_node_does_not_understand_are_one_line(site):
+    coordinator = site.coordinator
+    for message in (Odd(), nested(150), Odd(kind="x" * 10**6)) * 20:
         coordinator.send("a", message)
     assert isinstance(coordinator.answer(coordinator.probe("a"))[1], control.Done)
-    joined, dropped = lone_site.log("a").splitlines()
+    dropped, *more = [line for line in site.log("a").splitlines() if "malformed" in line]
+    assert len(more) < 5  # one in ten seconds, on a machine however slow
     assert dropped.startswith("a dropped 1 malformed message; the last: not a prism message")
-    assert len(dropped) < 400
-    coordinator.close()
+    assert len(dropped) < 400 and "Traceback" not in site.log("a")

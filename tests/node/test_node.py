@@ -6,33 +6,34 @@ What a node does first is seen from the order of its answers, never from a clock
 import pytest
 import torch
 from tests.machines import alone, close, pixels
-from tests.node.stand_in import big_pixels
+from tests.node.stand_in import NODES, big_pixels
 
 from prism.control import messages as control
 
-BIG = 9  # number of a model that computes for seconds
+BIG = 9  # number of the big model
 LONG = 24  # rows for it
 
 
-def done_after(coordinator, first, second):
-    """Whether the answer to `first` came after that to `second`; both have come."""
-    order = [request for request, _ in coordinator.order]
-    return order.index(first) > order.index(second)
+@pytest.fixture(scope="module")
+def big(shared_site):
+    """A model that computes for seconds, on both nodes."""
+    for name in NODES:
+        shared_site.coordinator.loaded(name, "random:vit-base", BIG)
+    yield
+    for name in NODES:
+        shared_site.coordinator.send(name, control.Unload(model=BIG))
 
 
 @pytest.fixture
-def busy(site):
-    """Both nodes compute for seconds; return the request, to be given up."""
+def busy(site, big):
+    """Both nodes compute for seconds; return the request, which is given up at the end."""
     coordinator = site.coordinator
-    for name in ("a", "b"):
-        coordinator.loaded(name, "random:vit-base", BIG)
-    before = coordinator.run(["a", "b"], "local", pixels(1))
-    request = coordinator.run(["a", "b"], "local", big_pixels(LONG), model=BIG)
+    before = coordinator.run(NODES, "local", pixels(1))
+    request = coordinator.run(NODES, "local", big_pixels(LONG), model=BIG)
     coordinator.output(before, nodes=2)  # the long one is what they turn to next
     yield request
-    for name in ("a", "b"):
+    for name in NODES:
         coordinator.send(name, control.Cancel(request=request))
-        coordinator.send(name, control.Unload(model=BIG))
 
 
 def test_a_model_is_loaded_run_and_unloaded(site):
@@ -52,7 +53,7 @@ def test_two_nodes_run_a_sequence_plan_in_a_group_they_keep(site):
     epoch, _ = coordinator.form("a", "b")
     for seed in range(3):
         x = pixels(2, seed)
-        request = coordinator.run(["a", "b"], "seq:2:full", x, epoch=epoch)
+        request = coordinator.run(NODES, "seq:2:full", x, epoch=epoch)
         logits, record = coordinator.output(request, nodes=2)
         assert close(logits, alone(site.vit, pixel_values=x).logits)
         assert record["messages"] > 0
@@ -64,7 +65,7 @@ def test_exchanges_are_timed(site):
     message = control.TimeExchanges(
         request=request, epoch=epoch, sizes=(10, 1000), repeats=2, senders=(0,)
     )
-    for name in ("a", "b"):
+    for name in NODES:
         coordinator.send(name, message)
     times = dict(coordinator.answer(request)[:2] for _ in range(2))
     assert times["a"].times_s == (0.0, 0.0)  # it only sends
@@ -91,7 +92,7 @@ def test_failures_carry_the_name_of_their_error(site, plan, inputs, error):
 class TestBusyNodes:
     def test_a_probe_is_answered_while_a_forward_pass_runs(self, site, busy):
         coordinator = site.coordinator
-        probes = [coordinator.probe(name, b"x" * 10_000) for name in ("a", "b")]
+        probes = [coordinator.probe(name, b"x" * 10_000) for name in NODES]
         for probe in probes:
             assert isinstance(coordinator.answer(probe)[1], control.Done)
         assert busy not in [request for request, _ in coordinator.order]
@@ -135,30 +136,26 @@ class TestBusyNodes:
         coordinator.lose_sight("a")
         logits, _ = coordinator.output(coordinator.run(["a"], "local", x))
         assert close(logits, alone(site.vit, pixel_values=x).logits)  # its models stayed
-        assert coordinator.answers[waiting].empty()
-        assert (busy, "a") not in [
-            (request, coordinator.answer(request)[0])
-            for request in [busy]
-            if not coordinator.answers[request].empty()
-        ]
+        answered = [request for request, _ in coordinator.order]
+        assert waiting not in answered and busy not in answered
 
 
 class TestGroups:
     def test_a_closed_group_is_seen_as_broken_by_the_others(self, site):
         coordinator, x = site.coordinator, pixels(1)
         epoch, _ = coordinator.form("a", "b")
-        coordinator.output(coordinator.run(["a", "b"], "seq:2:full", x, epoch=epoch), nodes=2)
+        coordinator.output(coordinator.run(NODES, "seq:2:full", x, epoch=epoch), nodes=2)
         coordinator.send("b", control.CloseGroups(epochs=(epoch,)))
         request = coordinator.run(["a"], "seq:2:full", x, epoch=epoch, timeout_s=1e4)
         assert coordinator.failure(request).error == "PeerLost"
-        for name in ("a", "b"):  # a left it by failing, b was told to
+        for name in NODES:  # a left it by failing, b was told to
             failed = coordinator.failure(coordinator.run([name], "seq:2:full", x, epoch=epoch))
             assert "has left epoch" in failed.message
 
     def test_who_cannot_run_its_part_lets_the_others_know(self, site):
         coordinator, x = site.coordinator, pixels(1)
         epoch, _ = coordinator.form("a", "b")
-        coordinator.output(coordinator.run(["a", "b"], "seq:2:full", x, epoch=epoch), nodes=2)
+        coordinator.output(coordinator.run(NODES, "seq:2:full", x, epoch=epoch), nodes=2)
         request = coordinator.run(["a"], "seq:2:full", x, epoch=epoch, timeout_s=1e4)
         coordinator.run(["b"], "seq:2:full", x, model=77, epoch=epoch, request=request)
         errors = {
@@ -166,25 +163,21 @@ class TestGroups:
         }
         assert errors == {"a": "PeerLost", "b": "ClusterError"}
 
-    def test_a_request_given_up_on_all_nodes_frees_them_all(self, site):
+    def test_a_request_given_up_on_all_nodes_frees_them_all(self, site, big):
         coordinator, x = site.coordinator, pixels(1)
-        for name in ("a", "b"):
-            coordinator.loaded(name, "random:vit-base", BIG)
         epoch, _ = coordinator.form("a", "b")
         request = coordinator.run(
-            ["a", "b"], "seq:2:full", big_pixels(LONG), model=BIG, epoch=epoch, timeout_s=1e4
+            NODES, "seq:2:full", big_pixels(LONG), model=BIG, epoch=epoch, timeout_s=1e4
         )
-        for name in ("a", "b"):
+        for name in NODES:
             coordinator.send(name, control.Cancel(request=request))
         errors = [coordinator.failure(request).error for _ in range(2)]
         # Who notices first leaves the group; the other may see that before its own next block.
         assert "Cancelled" in errors and set(errors) <= {"Cancelled", "PeerLost"}
         epoch, _ = coordinator.form("a", "b")
-        again = coordinator.run(["a", "b"], "seq:2:full", x, epoch=epoch)
+        again = coordinator.run(NODES, "seq:2:full", x, epoch=epoch)
         logits, _ = coordinator.output(again, nodes=2)
         assert close(logits, alone(site.vit, pixel_values=x).logits)
-        for name in ("a", "b"):
-            coordinator.send(name, control.Unload(model=BIG))
 
     def test_a_member_that_does_not_come_is_reported(self, site):
         _, request = site.coordinator.form("a", members=("a", "ghost"))

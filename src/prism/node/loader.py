@@ -10,6 +10,7 @@ import gc
 import queue
 import threading
 
+import torch
 from transformers.utils import logging as transformers_logging
 
 from prism.control import messages as control
@@ -111,6 +112,7 @@ def _loaded(request: int, loaded: LoadedModel) -> Reply:
 def _return_memory() -> None:
     """Give the memory of what was let go of back to the system."""
     gc.collect()  # modules and their hooks refer to each other
+    torch.cuda.empty_cache()  # nothing where there is none
     try:
         trim = ctypes.CDLL(None).malloc_trim  # glibc keeps what is free otherwise
     except (OSError, AttributeError):
