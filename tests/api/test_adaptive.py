@@ -25,6 +25,7 @@ from prism.errors import InputError, MapError, PlanError
 from prism.perfmap import Accuracy, ClusterIdentity, PerformanceMap
 from prism.plan import Objective, Plan
 from prism.planner import CostModel, decide
+from prism.planner.policy import DEFAULT_MARGIN
 from prism.profiler import Profiler, Settings
 from prism.record import LinkState, RunRecord
 
@@ -83,9 +84,7 @@ def test_the_map_of_real_nodes_says_what_they_are_and_what_they_cost(live):
     law = CostModel(perf)
     for each in perf.held_out:
         assert each.plan in perf.by_shape
-        predicted = law.predict(
-            Plan.parse(each.plan), each.batch, LENGTH_OF_DIGITS, perf.link.state()
-        )
+        predicted = law.predict(Plan.parse(each.plan), each.batch, each.length, perf.link.state())
         assert each.predicted_s == pytest.approx(predicted.total_s)
     assert perf.accuracy_by_shape[LOSSY].drop == pytest.approx(0.02)
 
@@ -114,9 +113,8 @@ def test_with_a_map_the_planner_chooses_and_the_choice_is_run(adaptive, plan, ba
     predicted_s = {each.plan: each.predicted_s for each in decision.candidates if each.allowed}
     assert all(each.exact for each in predicted_s)
     assert decision.predicted_s == predicted_s[decision.choice]
-    # The quickest, or `local` where that is quicker by too little to be worth a helper.
-    quickest = min(predicted_s, key=predicted_s.__getitem__)
-    assert decision.choice in (quickest, Plan())
+    # The quickest, or one that is slower by too little to be worth a change.
+    assert min(predicted_s.values()) >= decision.predicted_s * (1 - DEFAULT_MARGIN)
     assert close(output.logits, model(plan="local", pixel_values=x).logits)
 
 

@@ -5,12 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from prism.demo.comparison import BATCH, compare, plans_for, requests_for
 from prism.errors import ConfigError
-from prism.fidelity.accuracy import wilson_interval
 from prism.plan import Plan
 from prism.record import RunRecord
 
@@ -124,19 +121,3 @@ def test_plans_start_with_one_node_and_use_them_all():
     assert {plan.exact for plan in plans[1:]} == {True, False}
     with pytest.raises(ConfigError, match="2 or more, not 1"):
         plans_for(1)
-
-
-def test_the_interval_is_the_published_one():
-    # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
-    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson_interval(29, 29) == pytest.approx((0.8830, 1.0), abs=5e-5)
-
-
-@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_an_interval_holds_its_share_and_mirrors(hits):
-    correct, count = hits
-    low, high = wilson_interval(correct, count)
-    assert 0 <= low <= correct / count + 1e-12 and correct / count - 1e-12 <= high <= 1
-    assert wilson_interval(count - correct, count) == pytest.approx((1 - high, 1 - low))
