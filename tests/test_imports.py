@@ -1,12 +1,10 @@
 import json
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import prism
+from prism.version import VERSION
 
-ROOT = Path(__file__).parents[1]
 # What decides must start fast and run without the heavy libraries.
 PLAIN = [
     "prism",
@@ -21,23 +19,47 @@ PLAIN = [
     "prism.control.membership",
     "prism.cli",
 ]
+HEAVY = {"torch", "transformers"}
+# What costs a start of the command half a second or more together.
+SLOW = HEAVY | {"numpy", "pydantic", "zmq", "yaml", "PIL", "rich", "asyncio", "sklearn"}
 PROBE = """
 import importlib, json, sys
-heavy = {}
-for name in sys.argv[1:]:
+names, heavy = json.loads(sys.argv[1])
+found = {}
+for name in names:
     importlib.import_module(name)
-    heavy[name] = sorted({"torch", "transformers"} & set(sys.modules))
-print(json.dumps(heavy))
+    found[name] = sorted(set(heavy) & set(sys.modules))
+print(json.dumps(found))
+"""
+HELP = """
+import sys
+from prism.cli import app
+app(["--help"], standalone_mode=False)
+print(*sys.modules)
 """
 
 
-def test_deciding_modules_import_neither_torch_nor_transformers():
-    probe = subprocess.run(
-        [sys.executable, "-c", PROBE, *PLAIN], capture_output=True, text=True, check=True
+def said(code, *args):
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, check=True
     )
-    assert json.loads(probe.stdout) == {name: [] for name in PLAIN}
+    return done.stdout.splitlines()[-1]
 
 
-def test_the_version_is_the_one_in_the_metadata():
-    written = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
-    assert written and prism.__version__ == written[1]
+def test_deciding_modules_import_neither_torch_nor_transformers():
+    found = json.loads(said(PROBE, json.dumps([PLAIN, sorted(HEAVY)])))
+    assert found == {name: [] for name in PLAIN}
+
+
+def test_help_imports_nothing_slow():
+    loaded = set(said(HELP).split())
+    assert "typer" in loaded
+    assert loaded & SLOW == set()
+
+
+def test_the_version_has_one_place():
+    assert prism.__version__ == VERSION
+    done = subprocess.run(
+        [sys.executable, "-m", "prism", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{VERSION}\n"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from prism.errors import PrismError
 from prism.plan import Objective, Plan
 from prism.record import LinkState, RunRecord
+from prism.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from prism.api.cluster import Cluster
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from prism.api.open import connect, local_cluster
     from prism.models.virtual import virtual
 
-__version__ = "0.1.0"
 __all__ = [
     "Cluster",
     "DistributedModel",
@@ -33,6 +33,7 @@ __all__ = [
     "Plan",
     "PrismError",
     "RunRecord",
+    "__version__",
     "connect",
     "local_cluster",
     "virtual",

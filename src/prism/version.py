@@ -1,3 +1,3 @@
-"""The version, written here and nowhere else."""
+"""The version of prism; the package's metadata reads it from here."""
 
 VERSION = "0.2.0"

@@ -302,7 +302,7 @@ def test_a_plot_without_matplotlib_names_the_extra(tmp_path):
     target = tmp_path / "sweep.png"
     done = run_python(code, *PAPER, "--sweep", "batch", "--plot", target)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "pip install 'prism[plots]'" in done.stderr and not target.exists()
+    assert "pip install 'prism-edge[plots]'" in done.stderr and not target.exists()
 
 
 def commands():

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from studies.train_digits import predict
-from transformers import AutoImageProcessor
+from tests.processors import ViTProcessor
 
 from prism.demo import digits
 from prism.errors import ConfigError
@@ -57,10 +57,19 @@ def test_labels_belong_to_their_images():
     assert np.array_equal(source.target[distance.argmin(1)], labels)
 
 
-def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
+def test_the_packed_images_are_the_ones_the_split_draws():
+    ink, labels = digits.dataset()
+    chosen = digits.held_out_rows(labels)
+    with np.load(digits.model_path() / digits.HELD_OUT_FILE) as packed:
+        assert np.array_equal(packed["images"], ink[chosen])
+        assert np.array_equal(packed["labels"], labels[chosen])
+
+
+def test_without_scikit_learn_there_is_a_demo_but_no_training(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ConfigError, match=r"pip install 'prism\[demo\]'"):
-        digits.held_out()
+    assert len(digits.held_out()[0]) == 400
+    with pytest.raises(ConfigError, match="pip install scikit-learn"):
+        digits.training()
 
 
 def test_looking_for_the_model_does_not_import_torch():
@@ -102,7 +111,7 @@ def test_every_row_follows_from_its_counts():
 
 
 def test_the_image_processor_takes_a_grey_image_to_what_the_model_was_trained_on(shipped, pixels):
-    processor = AutoImageProcessor.from_pretrained(digits.model_path())
-    grey = Image.fromarray(digits.held_out()[0][0, 0])
-    made = processor(grey, return_tensors="pt")["pixel_values"]
+    processor = ViTProcessor.from_pretrained(digits.model_path())
+    grey = np.atleast_3d(np.array(Image.fromarray(digits.held_out()[0][0, 0])))
+    made = processor(grey, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
     torch.testing.assert_close(made, pixels[:1])

@@ -33,18 +33,17 @@ def ranks_of(name, size=3, model=None, **family):
         ranks.close()
 
 
-def blocks_run(ranks, plan, inputs):
+def blocks_run(ranks, plan, case):
     """Return how many rows every block of every rank's model made, for each block that ended."""
     seen = [[] for _ in ranks.engines]
     hooks = []
     for rank, engine in enumerate(ranks.engines):
-        layers = engine.loaded.model.base_model.layers
-        for block in layers:
+        for block in engine.loaded.model.get_submodule(case.layout.blocks):
             hook = block.register_forward_hook(
                 lambda _, args, output, rank=rank: seen[rank].append(output.shape[1])
             )
             hooks.append(hook)
-    executions = ranks.run(plan, inputs)
+    executions = ranks.run(plan, case.inputs())
     for hook in hooks:
         hook.remove()
     return executions, seen
@@ -57,7 +56,7 @@ def blocks_run(ranks, plan, inputs):
 def test_helpers_end_early_when_only_the_first_row_is_asked_for(plan, complete):
     case = BY_NAME["ViTForImageClassification"]
     with ranks_of(case.name) as ranks:
-        executions, rows = blocks_run(ranks, plan, case.inputs())
+        executions, rows = blocks_run(ranks, plan, case)
     parts = PARTS[TOKENS]["3/1/2" if "shares" in plan else ""]
     # The last block asks with the class token alone, on rank 0 alone.
     assert rows[0] == [*[parts[0]] * (BLOCKS - 1), 1]

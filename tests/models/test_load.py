@@ -121,6 +121,14 @@ def test_the_fingerprint_tells_weights_and_configurations_apart(saved, directory
     assert load(str(directory)).fingerprint != expected
 
 
+def test_the_fingerprint_does_not_change_where_a_release_names_a_part_otherwise(saved):
+    loaded = load(str(saved))
+    vit = loaded.model.vit
+    vit.embedder = vit.embeddings
+    del vit.embeddings
+    assert fingerprint(loaded.model) == loaded.fingerprint
+
+
 def test_a_model_in_memory_has_the_fingerprint_of_its_directory(saved):
     model = load(str(saved)).model
     assert adopt(model.train()).fingerprint == fingerprint(model)

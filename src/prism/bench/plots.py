@@ -58,7 +58,7 @@ def check_target(path: Path) -> None:
     if path.is_dir():
         raise ConfigError(f"cannot draw {path}: it is a folder; name a file")
     if not _has_matplotlib():
-        raise ConfigError("plots need matplotlib: pip install 'prism[plots]'")
+        raise ConfigError("plots need matplotlib: pip install 'prism-edge[plots]'")
 
 
 def trace(

@@ -6,6 +6,7 @@ Commands import what they need when they run, so that `prism --help` is quick.
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -17,15 +18,35 @@ from prism.cli import (
     run_command,
 )
 from prism.errors import InputError, PrismError
+from prism.version import VERSION
 
 app = typer.Typer(
     name="prism",
-    help="One Hugging Face Transformer over a few small devices, only when that is faster.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(VERSION)
+        raise typer.Exit()
+
+
+@app.callback()
+def _prism(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """One Hugging Face Transformer over a few small devices, only when that is faster."""
+
+
 cluster_commands.register(app)
 run_command.register(app)
 demo_command.register(app)

@@ -12,6 +12,7 @@ from prism.cli import output
 from prism.cli.arguments import MODEL_HELP, check_at_least
 from prism.cli.target import read_target
 from prism.errors import ConfigError
+from prism.version import VERSION
 
 if TYPE_CHECKING:
     from prism.api.cluster import Cluster
@@ -96,7 +97,6 @@ def _profile(
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    import prism
     from prism.api.profiling import ClusterBench
     from prism.profiler import Profiler, Progress
 
@@ -115,7 +115,7 @@ def _profile(
             )
 
         bench = ClusterBench(live, model)
-        return Profiler(bench, settings, out, tell, prism.__version__).run()
+        return Profiler(bench, settings, out, tell, VERSION).run()
 
 
 def _summary(perf: PerformanceMap, out: Path) -> dict[str, Any]:

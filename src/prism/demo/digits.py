@@ -1,8 +1,9 @@
 """The small real model in the package and the images it was never trained on.
 
-A Vision Transformer for scikit-learn's handwritten digits, so that a demonstration has something
-true to say about accuracy without a download. This module owns which images
-are held out; `studies/train_digits.py` made the model and takes its split from here.
+A Vision Transformer for scikit-learn's handwritten digits (from the UCI data set "Optical
+Recognition of Handwritten Digits", CC BY 4.0), so that a demonstration has something true to say
+about accuracy without a download. This module owns which images are held out; those are in the package too (`scripts/pack_held_out.py` put them there), the others come with
+scikit-learn. `studies/train_digits.py` made the model and takes its split from here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from prism.models.source import DIGITS, packaged
 
 IMAGE_SIZE = 64
 HELD_OUT_PER_DIGIT = 40
+HELD_OUT_FILE = "held_out.npz"
 SPLIT = (
     f"{HELD_OUT_PER_DIGIT} images of each digit held out, drawn with numpy RandomState(20260525); "
     "the other images train"
@@ -35,12 +37,9 @@ def model_path() -> Path:
 
 
 def held_out() -> tuple[Images, Labels]:
-    """Return the images no training saw, `(400, 1, 64, 64)` of 0..255, and their digits.
-
-    Raises:
-        ConfigError: scikit-learn, which brings the images, is not installed.
-    """
-    return _images_of(held_out=True)
+    """Return the images no training saw, `(400, 1, 64, 64)` of 0..255, and their digits."""
+    with np.load(model_path() / HELD_OUT_FILE) as packed:
+        return _enlarged(packed["images"]), packed["labels"].astype(np.int64)
 
 
 def training() -> tuple[Images, Labels]:
@@ -49,29 +48,29 @@ def training() -> tuple[Images, Labels]:
     Raises:
         ConfigError: scikit-learn, which brings the images, is not installed.
     """
-    return _images_of(held_out=False)
+    ink, labels = dataset()
+    rest = ~held_out_rows(labels)
+    return _enlarged(ink[rest]), labels[rest]
 
 
-def _images_of(held_out: bool) -> tuple[Images, Labels]:
-    grey, labels = _dataset()
-    chosen = _held_out_rows(labels) == held_out
-    enlarged = np.stack([_enlarge(image) for image in grey[chosen]])
-    return enlarged[:, None], labels[chosen]
+def dataset() -> tuple[Images, Labels]:
+    """Return the whole data set as it is, ink of 0..16 in `(1797, 8, 8)`, and its digits.
 
-
-def _dataset() -> tuple[NDArray[np.float64], Labels]:
+    Raises:
+        ConfigError: scikit-learn, which brings the images, is not installed.
+    """
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         raise ConfigError(
-            "the digits come with scikit-learn, which is not installed; "
-            "run `pip install 'prism[demo]'`"
+            "the digits to train on come with scikit-learn, which is not installed; "
+            "run `pip install scikit-learn`"
         ) from None
     bunch = load_digits()
-    return bunch.images, bunch.target.astype(np.int64)
+    return bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
 
 
-def _held_out_rows(labels: Labels) -> NDArray[np.bool_]:
+def held_out_rows(labels: Labels) -> NDArray[np.bool_]:
     """Draw the same number of each digit; RandomState's stream is frozen across numpy releases."""
     random = np.random.RandomState(_SPLIT_SEED)
     chosen = np.zeros(len(labels), dtype=bool)
@@ -81,7 +80,11 @@ def _held_out_rows(labels: Labels) -> NDArray[np.bool_]:
     return chosen
 
 
-def _enlarge(image: NDArray[np.float64]) -> Images:
-    pixels = np.round(image * (255 / _BRIGHTEST)).astype(np.uint8)
+def _enlarged(ink: Images) -> Images:
+    return np.stack([_enlarge(image) for image in ink])[:, None]
+
+
+def _enlarge(ink: Images) -> Images:
+    pixels = np.round(ink * (255 / _BRIGHTEST)).astype(np.uint8)
     resized = Image.fromarray(pixels).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
     return np.asarray(resized)

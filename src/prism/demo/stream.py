@@ -8,13 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import prism
 from prism.api.profiling import ClusterBench
 from prism.bench.contest import Step, StepResult, run_step
 from prism.perfmap import PerformanceMap
 from prism.plan import Objective, Plan
 from prism.profiler import Profiler, Progress, Settings
 from prism.profiler.points import plans_together
+from prism.version import VERSION
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ def _profile(cluster: Cluster, model: DistributedModel, tell: Tell) -> Performan
     with TemporaryDirectory(prefix="prism-") as scratch:
         bench = ClusterBench(cluster, model)
         path = Path(scratch) / "performance-map.json"
-        return Profiler(bench, _SETTINGS, path, report, prism.__version__).run()
+        return Profiler(bench, _SETTINGS, path, report, VERSION).run()
 
 
 def _counter(tell: Tell, doing: str, total: int, done: int) -> Callable[[], None]:

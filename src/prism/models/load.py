@@ -149,15 +149,24 @@ def adopt(model: PreTrainedModel, info: ModelInfo | None = None) -> LoadedModel:
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """Return the SHA-256 of a model's configuration and weights."""
+    """Return the SHA-256 of a model's configuration and weights.
+
+    The names of the weights do not count: transformers renames them from release to release, and
+    devices of one cluster need not run the same one.
+    """
     digest = hashlib.sha256()
     config = {k: v for k, v in model.config.to_dict().items() if not k.startswith("_")}
     config.pop("transformers_version", None)
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    for tensor_digest in sorted(_tensor_digest(each) for each in model.state_dict().values()):
+        digest.update(tensor_digest)
     return digest.hexdigest()
+
+
+def _tensor_digest(tensor: torch.Tensor) -> bytes:
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def _check_directory(name: str) -> None:

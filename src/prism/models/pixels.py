@@ -36,7 +36,8 @@ class Normalisation:
                 text = (Path(directory) / "preprocessor_config.json").read_text()
                 settings = json.loads(text)
             else:
-                from transformers import AutoImageProcessor
+                # Not from the top of the package: see `models.processing`.
+                from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
                 processor: Any = AutoImageProcessor
                 settings = processor.from_pretrained(directory).to_dict()

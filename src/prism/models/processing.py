@@ -16,7 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers import AutoImageProcessor, AutoTokenizer
+from transformers import AutoTokenizer
+
+# Where it is defined: from the top of the package, transformers 5.4 to 5.17 give it only to those
+# who have torchvision.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils.generic import ModelOutput
 
 from prism.errors import RequestError, UnsupportedModel
