@@ -29,12 +29,13 @@ print("torch==" + version("torch"))
 endef
 export SYSTEM_TORCH_PIN
 
-.PHONY: help setup demo test check clean same-torch
+.PHONY: help setup demo test check matrix clean same-torch
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  PYTHON=python3.12 picks the interpreter; SYSTEM_TORCH=1 keeps the system's torch"
+	@echo "  MATRIX='--python 3.10 --transformers 5.0.0' picks cells of the matrix"
 
 setup: $(STAMP)  ## Install prism and its tools into .venv
 
@@ -49,6 +50,9 @@ check: $(STAMP)  ## Check style, types and imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+matrix:  ## Run the tests under all supported Pythons and several transformers releases
+	scripts/matrix $(MATRIX)
 
 clean:  ## Remove .venv and everything that was built
 	rm -rf $(VENV) build dist src/*.egg-info
@@ -75,5 +79,5 @@ $(STAMP): pyproject.toml constraints.txt | same-torch
 		pin=$$($(BIN)/python -c "$$SYSTEM_TORCH_PIN") && \
 		sed "s/^torch==.*/$$pin/" constraints.txt > $(PINS); \
 	fi
-	$(BIN)/pip install --quiet --constraint $(PINS) --editable ".[dev,demo,plots]"
+	$(BIN)/pip install --quiet --constraint $(PINS) --editable ".[dev,plots]"
 	@touch $@
