@@ -9,13 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 from prism.errors import InputError
 from prism.plan import Plan
-
-if TYPE_CHECKING:
-    from prism.planner import Decision
 
 Quality = Literal["measured", "estimated"]
 Outcome = Literal["ok", "recovered", "failed"]
@@ -95,6 +92,25 @@ class RunRecord:
         return cls(**{**kept, "plan": Plan.parse(cast(str, values["plan"])), "per_node": others})
 
 
+class Choice(Protocol):
+    """How a plan was chosen; `prism.planner.Decision` is the one there is."""
+
+    @property
+    def choice(self) -> Plan:
+        """The plan."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Where it was placed, rank 0 first."""
+
+    @property
+    def predicted_s(self) -> float:
+        """What it was predicted to take."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types: the choice and the whole field it was made from."""
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """What a request gave.
@@ -107,4 +123,4 @@ class Response:
 
     output: Any
     record: RunRecord
-    decision: Decision | None = None
+    decision: Choice | None = None

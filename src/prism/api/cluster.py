@@ -88,7 +88,9 @@ class Cluster:
         if dtype not in _DTYPES:
             raise ModelError(f"unknown dtype {dtype!r}; use {', '.join(_DTYPES)}")
         number = next(self._numbers)
-        source = self._written(model, number) if isinstance(model, PreTrainedModel) else str(model)
+        source = (
+            self._written(model, number) if isinstance(model, PreTrainedModel) else _text(model)
+        )
         loaded = DistributedModel(number, describe(source), dtype, self._live)
         self._models = [*(each for each in self._models if each.loaded), loaded]
         return loaded
@@ -162,3 +164,8 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _text(model: str | Path) -> str:
+    """Return what every node is told; a path means the same whatever directory a node runs in."""
+    return model if isinstance(model, str) else str(model.absolute())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class DistributedModel:
             ClusterError: no node is left that could answer.
         """
         request = self._request(plan, objective, deadline_s, inputs)
-        return self._noted(self._live.requests.answer(request)).output
+        return self._noted(request, self._live.requests.answer(request)).output
 
     def submit(
         self,
@@ -129,7 +130,7 @@ class DistributedModel:
             PlanError: the plan does not fit the model or the cluster.
         """
         request = self._request(plan, objective, deadline_s, inputs)
-        return self._live.requests.submit(request, self._noted)
+        return self._live.requests.submit(request, partial(self._noted, request))
 
     def use_map(
         self,
@@ -294,8 +295,8 @@ class DistributedModel:
             )
         return self._experience.adaptive
 
-    def _noted(self, response: Response) -> Response:
-        self.last_record, self.last_decision = response.record, response.decision
+    def _noted(self, request: Request, response: Response) -> Response:
+        self.last_record, self.last_decision = response.record, request.decision
         return response
 
     def _follow(self, name: str, alive: bool) -> None:

@@ -2,8 +2,9 @@
 
 A Vision Transformer for scikit-learn's handwritten digits (from the UCI data set "Optical
 Recognition of Handwritten Digits", CC BY 4.0), so that a demonstration has something true to say
-about accuracy without a download. This module owns which images are held out; those are in the package too (`scripts/pack_held_out.py` put them there), the others come with
-scikit-learn. `studies/train_digits.py` made the model and takes its split from here.
+about accuracy without a download. This module owns which images are held out; those are in the
+package too (`scripts/pack_held_out.py` put them there), the others come with scikit-learn.
+`studies/train_digits.py` made the model and takes its split from here.
 """
 
 from __future__ import annotations

@@ -117,6 +117,4 @@ class Tasks:
         failed = control.Failed(
             request=task.request, error=error, message=reason, in_step=task.in_step
         )
-            request=task.request, error=error, message=reason, in_step=task.in_step
-        )
         return failed, ()
