@@ -30,7 +30,7 @@ def opened(monkeypatch):
 
 def test_without_options_it_is_as_many_local_nodes_as_are_needed(opened):
     target = read_target(None, needed=3)
-    assert target == Target(("node0", "node1", "node2"))
+    assert target == Target(("node0", "node1", "node2"), 3)
     assert str(target) == "3 nodes" and not target.emulated
     target.open()
     options = {"threads": None, "link": "none", "energy": "auto"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,7 @@ def profile(
     target = read_target(
         cluster, needed=_NODES, nodes=nodes, threads=threads, link=link, energy=energy
     )
+    target = replace(target, needed=len(target.names))  # a map is made of all of them
     _check_place(out)
     default = Settings()
     settings = Settings(

@@ -28,6 +28,7 @@ class Target:
 
     Attributes:
         names: its nodes.
+        needed: so many must have joined before it is of use.
         threads: of every local node; None = an equal part of the cores.
         link: the emulated link between local nodes; `none` has none.
         energy: the meter of every local node.
@@ -35,6 +36,7 @@ class Target:
     """
 
     names: tuple[str, ...]
+    needed: int
     threads: int | None = None
     link: str = _NO_LINK
     energy: str = _ANY_METER
@@ -59,7 +61,7 @@ class Target:
         from prism.api.open import connect, local_cluster
 
         if self.config is not None:
-            return connect(self.config)
+            return connect(self.config, min_nodes=min(self.needed, len(self.names)))
         return local_cluster(
             len(self.names), threads=self.threads, link=self.link, energy=self.energy
         )
@@ -78,7 +80,8 @@ def read_target(
 
     Args:
         config: the cluster file, for real devices.
-        needed: local nodes to start where their number was not given.
+        needed: nodes without which it is of no use; so many local ones are started where their
+            number was not given.
         nodes: local nodes.
         threads: of every local node.
         link: emulated link between local nodes, such as `100mbit,3ms`.
@@ -95,10 +98,10 @@ def read_target(
 
         local = {"--nodes": nodes, "--threads": threads, "--link": link, "--energy": energy}
         _check_local_only(config, local)
-        return Target(read_config(config).nodes, config=config)
+        return Target(read_config(config).nodes, needed, config=config)
     names = tuple(default_node_name(index) for index in range(nodes or needed))
     shape = LinkShape.parse(link or _NO_LINK)
-    return Target(names, threads, str(shape), energy or _ANY_METER)
+    return Target(names, needed, threads, str(shape), energy or _ANY_METER)
 
 
 def _check_local_only(config: Path, options: Mapping[str, object]) -> None:
