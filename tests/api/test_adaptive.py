@@ -205,10 +205,6 @@ def test_an_allow_list_is_honoured_to_the_request(adaptive):
         (lambda perf: replace(perf, model_hash="abc"), "model is .*, the map has abc"),
         (lambda perf: replace(perf, nodes=perf.nodes[:1]), "the map lacks node1"),
         (
-            lambda perf: replace(perf, nodes=(*perf.nodes, replace(perf.nodes[1], name="pi"))),
-            "the cluster lacks pi",
-        ),
-        (
             lambda perf: replace(perf, nodes=perf.nodes[::-1]),
             "the first node is node0, the map has node1",
         ),
@@ -217,12 +213,23 @@ def test_an_allow_list_is_honoured_to_the_request(adaptive):
             "node0: threads is 1, the map has 9",
         ),
     ],
-    ids=["model", "fewer nodes", "more nodes", "head", "threads"],
+    ids=["model", "fewer nodes", "first node", "threads"],
 )
 def test_a_map_of_something_else_is_refused_and_the_old_one_stays(adaptive, change, sentence):
     with pytest.raises(MapError, match=sentence):
         adaptive.model.use_map(change(adaptive.perf))
     adaptive.model(plan="auto", pixel_values=images(1))
+
+
+def test_a_map_of_more_nodes_serves_those_that_are_there(adaptive):
+    perf = adaptive.perf
+    more = replace(perf, nodes=(*perf.nodes, replace(perf.nodes[1], name="pi")))
+    adaptive.model.use_map(more)
+    decision = adaptive.model.decide(pixel_values=images(8))
+    assert {"local", "batch:2"} <= {str(each.plan) for each in decision.candidates}
+    assert all("pi" not in each.nodes for each in decision.candidates)
+    adaptive.model(plan="auto", pixel_values=images(8))
+    assert adaptive.model.last_record.outcome == "ok"
 
 
 def test_a_map_is_of_one_model_and_one_dtype(live):
@@ -304,9 +311,11 @@ def choices(adaptive, probes_bps, names=("node0", "node1", "node2")):
     """Return what is chosen while probes, two seconds apart, see one bandwidth after the other."""
     chosen = []
     for number, bps in enumerate(probes_bps):
-        nbytes = adaptive.probe_sizes[-1]
-        adaptive.probed(nbytes, 0.002, 0.002 + 8 * nbytes / bps, now_s=100.0 + 2.0 * number)
-        chosen.append(str(adaptive.choose(8, LENGTH, names).choice))
+        now_s = 100.0 + 2.0 * number
+        for helper in ("node1", "node2"):
+            nbytes = adaptive.probe_sizes(helper)[-1]
+            adaptive.probed(helper, nbytes, 0.002, 0.002 + 8 * nbytes / bps, now_s)
+        chosen.append(str(adaptive.choose(8, LENGTH, names, now_s).choice))
     return chosen
 
 
@@ -345,34 +354,43 @@ def test_a_link_that_stays_changed_changes_the_plan_once_each_way():
 def test_runs_put_off_the_probe():
     adaptive = lawful()
     choices(adaptive, [100e6])
-    assert not adaptive.probe_due(101.0) and adaptive.probe_due(103.0)
+    assert not adaptive.probe_due("node1", 101.0) and adaptive.probe_due("node1", 103.0)
     plan = Plan.parse("seq:2:L10")
-    decision = adaptive.choose(8, LENGTH, ("node0", "node1", "node2"))
+    decision = adaptive.choose(8, LENGTH, ("node0", "node1", "node2"), 102.0)
     predicted = next(each for each in decision.candidates if each.plan == plan)
-    record = RunRecord("node0", plan, 8, LENGTH, 0.3, 0.2, comm_s=predicted.comm_s)
+    expected_s = predicted.compute_s
+    helper = RunRecord("node1", plan, 8, LENGTH, expected_s, expected_s)
+    record = RunRecord(
+        "node0", plan, 8, LENGTH, 0.3, expected_s,
+        comm_s=predicted.comm_s, per_node={"node1": helper},
+    )  # fmt: skip
+    adaptive.observe(record, 102.5, alone=False)
+    assert adaptive.probe_due("node1", 103.0)  # another request may have been on the link
     adaptive.observe(record, 102.5)
-    assert adaptive.link.state.source == "passive"
-    assert adaptive.link.state.bandwidth_bps == pytest.approx(100e6, rel=0.1)
-    assert not adaptive.probe_due(103.0)
-    adaptive.observe(replace(record, plan=Plan()), 110.0)
-    assert adaptive.probe_due(110.0)
+    assert not adaptive.probe_due("node1", 103.0) and adaptive.probe_due("node2", 103.0)
+    assert adaptive.slowest_link.bandwidth_bps == pytest.approx(100e6, rel=0.1)
+    adaptive.observe(replace(record, plan=Plan(), per_node={}), 110.0)
+    assert adaptive.probe_due("node1", 110.0)
 
 
 def test_a_probe_is_short_on_every_link():
-    assert lawful().probe_sizes == (8_000, 0.01 * 100e6 / 8)
+    assert lawful().probe_sizes("node1") == (8_000, 0.01 * 100e6 / 8)
     for bps, sizes in ((1e5, (8_000,)), (1e10, (8_000, 400_000))):
         adaptive = lawful()
         choices(adaptive, [bps])
-        assert adaptive.probe_sizes == sizes
+        assert adaptive.probe_sizes("node1") == sizes
 
 
-def test_when_the_head_is_gone_the_quickest_node_left_answers():
-    decision = lawful().choose(8, LENGTH, ("node1", "node2"))
+def test_when_the_first_node_is_gone_the_quickest_node_left_answers():
+    decision = lawful().choose(8, LENGTH, ("node1", "node2"), 1.0)
     assert str(decision.choice) == "local@node1"
     assert decision.predicted_s > 0
 
 
 def test_nodes_that_joined_after_the_profile_are_passed_over():
     names = ("node0", "node1", "new")
-    decision = lawful(allow=None).choose(8, LENGTH, names)
-    assert all("new" not in each.plan.nodes for each in decision.candidates)
+    decision = lawful(allow=None).choose(8, LENGTH, names, 1.0)
+    assert decision.candidates
+    assert all("new" not in each.nodes for each in decision.candidates)
+    alone = lawful().choose(8, LENGTH, ("new",), 1.0)
+    assert (alone.nodes, alone.left_out[0].reason) == (("new",), "the map covers none of new")

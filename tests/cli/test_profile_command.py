@@ -188,7 +188,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2_without_a_node(
     models, tmp_path, monkeypatch, capsys, arguments, sentence
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("prism.api.open.NodeProcess", refuse)
+    monkeypatch.setattr("prism.launch.opening.NodeProcess", refuse)
     places = {"models": models, "vit": f"random:{models / 'vit'}"}
     filled = [argument.format(**places) for argument in arguments]
     result = call(monkeypatch, capsys, "profile", *filled, "--json")

@@ -50,7 +50,7 @@ def test_a_cluster_file_names_the_nodes(config, opened):
     assert target.names == ("nano", "pi", "desk") and not target.emulated
     assert str(target) == f"3 nodes of {config}"
     target.open()
-    assert opened == [("connect", (config,), {})]
+    assert opened == [("connect", (config,), {"min_nodes": 2})]
 
 
 @pytest.mark.parametrize(

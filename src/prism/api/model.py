@@ -167,7 +167,9 @@ class DistributedModel:
             PlanError: no performance map is in use.
         """
         batch, length = check_inputs(self.info, inputs)
-        return self._choice(self._adapting(), batch, length, objective)
+        adaptive = self._adapting()
+        self._nodes.welcome(self._live.roster.alive)
+        return self._choice(adaptive, batch, length, objective)
 
     @property
     def link(self) -> LinkState:
@@ -263,7 +265,10 @@ class DistributedModel:
 
         Raises:
             PlanError: the plan does not fit the cluster.
+            ClusterError: nobody is alive.
         """
+        if not self._live.roster.alive:
+            raise ClusterError("no node of the cluster is alive; start it again")
         try:
             return place(plan, self.nodes)
         except PlanError:

@@ -53,11 +53,12 @@ class Lifetime:
         return self._parent_pid is not None and os.getppid() != self._parent_pid
 
     def _end(self, reason: str) -> None:
+        # First: the main thread may end the process as soon as it is told.
+        if self._orphaned() and self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
         if self._farewell is not None:
             self._farewell(reason)
             time.sleep(_GRACE_S)
-        if self._orphaned() and self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
         leave(0)
 
 
