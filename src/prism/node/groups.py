@@ -102,7 +102,8 @@ class Groups:
         finally:
             with self._changing:
                 self._in_use = None
-                closed = epoch not in self._open
+                # Another coordinator may have announced a group of the same number meanwhile.
+                closed = self._open.get(epoch) is not transport
             if closed:
                 transport.close()
 
