@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import prism
-from prism.api.profiling import ClusterBench
+from prism.api.profiling import ProfiledModel
 from prism.bench.contest import Step, StepResult, run_step, summary, totals
 from prism.models.synthetic import synthetic_inputs
 from prism.perfmap import PerformanceMap
@@ -68,7 +68,9 @@ def main() -> None:
 
         settings = Settings(segments=(10,), passes=options.passes)
         path = Path(scratch) / "map.json"
-        perf = Profiler(ClusterBench(cluster, model), settings, path, tell, prism.__version__).run()
+        perf = Profiler(
+            ProfiledModel(cluster, model), settings, path, tell, prism.__version__
+        ).run()
         # Random weights have no accuracy to lose, so the lossy plans are allowed by name.
         model.use_map(perf, allow=plans)
         results = []

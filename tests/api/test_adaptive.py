@@ -18,7 +18,7 @@ from tests.machines import close, tiny_vit, until
 from tests.planner.clusters import LENGTH, make_map
 
 import prism
-from prism.api.profiling import ClusterBench
+from prism.api.profiling import ProfiledModel
 from prism.coordinator.adaptive import Adaptive
 from prism.demo.digits import model_path
 from prism.errors import InputError, MapError, PlanError
@@ -46,7 +46,7 @@ def live(tmp_path_factory):
     options = {"threads": 1, "link": LINK, "energy": "model:idle=2,busy=7"}
     with prism.local_cluster(nodes=2, **options) as cluster:
         model = cluster.load(model_path())
-        bench = ClusterBench(cluster, model)
+        bench = ProfiledModel(cluster, model)
         perf = Profiler(bench, SETTINGS, path, lambda progress: None, prism.__version__).run()
         yield SimpleNamespace(cluster=cluster, model=model, path=path, perf=perf)
 

@@ -59,9 +59,6 @@ def test_lookup_is_exact_and_by_shape():
     named = Plan.parse("seq:nano1+nano2:L10")
     assert perf.lookup(named, 1, 197).compute_s.median == 0.05
     assert perf.lookup(named, 2, 197) is None
-    assert perf.interpolate(Plan.parse("seq:2:L20"), 1, 197) is None
-    costs = perf.interpolate(named, 4, 197)
-    assert costs.extrapolated and costs.energy_j == pytest.approx(6.0)
 
 
 def test_a_measurement_is_made_of_records():

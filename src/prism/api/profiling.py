@@ -21,7 +21,7 @@ from prism.record import RunRecord
 _SMALL_BYTES = 1
 
 
-class ClusterBench:
+class ProfiledModel:
     """Runs made-up inputs on a cluster and times its link.
 
     Args:

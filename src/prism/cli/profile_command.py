@@ -99,7 +99,7 @@ def _profile(
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    from prism.api.profiling import ClusterBench
+    from prism.api.profiling import ProfiledModel
     from prism.profiler import Profiler, Progress
 
     with output.progress(f"loading {source}"):
@@ -116,7 +116,7 @@ def _profile(
                 description=f"{progress.doing}{left}",
             )
 
-        bench = ClusterBench(live, model)
+        bench = ProfiledModel(live, model)
         return Profiler(bench, settings, out, tell, VERSION).run()
 
 

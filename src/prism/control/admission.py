@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prism.control.messages import PROTOCOL, Hello
+from prism.plan import is_node_name
 
 _SAME_VERSIONS = ("prism", "torch", "transformers")
 
@@ -13,6 +14,8 @@ def mismatch(hello: Hello, others: Sequence[Hello]) -> str | None:
     """Return why a node cannot work with the `others`, who are in; None when it can."""
     if hello.protocol != PROTOCOL:
         return protocol_mismatch(hello.protocol)
+    if not is_node_name(hello.name):
+        return f"{hello.name!r} cannot name a node; use letters, digits and inner dots or dashes"
     if not others:
         return None
     first = others[0]

@@ -173,10 +173,18 @@ class Run(_Message):
 
 
 class Done(_Message):
-    """A run, or another request, ended well; its output follows as frames."""
+    """A run, or another request, ended well; its output follows as frames.
+
+    Attributes:
+        request: its number.
+        held_s: from its arrival to this answer: what the coordinator waited longer, it travelled.
+        record: what it cost.
+        output: what `codec.pack` said of the output.
+    """
 
     kind: Literal["done"] = "done"
     request: int
+    held_s: float = 0.0
     record: dict[str, Any] | None = None
     output: Any = None
 

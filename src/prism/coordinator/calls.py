@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -96,7 +97,8 @@ class Calls:
 
     def __init__(self) -> None:
         self._open: dict[int, Call] = {}
-        self._numbers = itertools.count(1)
+        # An answer that was meant for another coordinator at this address must find no call here.
+        self._numbers = itertools.count(1 + secrets.randbelow(1 << 40))
         self._lock = threading.Lock()
         self._closed = False
 

@@ -135,6 +135,28 @@ class Coordinator:
         for identity, name in known:
             self._listener.send(identity, name, message)
 
+    def confirm(self, names: Sequence[str], timeout_s: float) -> tuple[str, ...]:
+        """Return those of `names` that answer now, in the same order.
+
+        The death of a node is often known to its peers before the membership has noticed it. A dead
+        connection shows in milliseconds; a frozen node costs `timeout_s`.
+        """
+        answered: set[str] = set()
+        call = self._calls.open()
+        try:
+            self.tell(names, messages.Probe(request=call.request))
+            deadline_s = time.monotonic() + timeout_s
+            while waiting := [n for n in names if n not in answered and n in self.alive]:
+                try:
+                    answered.add(call.answer(deadline_s, waiting)[0])
+                except PeerLost:
+                    continue
+                except ClusterError:
+                    break
+        finally:
+            self._calls.end(call)
+        return tuple(name for name in names if name in answered)
+
     def group(self, call: Call, nodes: tuple[str, ...]) -> messages.Group:
         """Return the group in which exactly these nodes are connected, forming it if needed.
 

@@ -19,6 +19,9 @@ from prism.engine.strategies import STRATEGIES, Strategy
 from prism.errors import ModelFailed
 from prism.record import RunRecord
 
+# What a message weighs without its tensors: headers, and the latency that it takes anyway.
+_MESSAGE_BYTES = 4_000
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -52,8 +55,24 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
+    """A node's answer.
+
+    Attributes:
+        output: the model's; None on helpers of a sequence plan.
+        record: what it cost there, with the time of the ways there and back.
+        at_s: when it was here, on `time.monotonic()`.
+    """
+
     output: Any
     record: RunRecord
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What a node was sent: how many bytes, and when."""
+
+    nbytes: int
     at_s: float
 
 
@@ -88,8 +107,8 @@ class Dispatcher:
         parts = strategy.place(placed.plan, placed.nodes, work.inputs, work.batch)
         replies: dict[str, _Reply] = {}
         try:
-            self._send(call, work, placed, parts, deadline.exchange_s)
-            self._collect(call, parts, started_s + deadline.answer_s, replies)
+            sent = self._send(call, work, placed, parts, deadline.exchange_s)
+            self._collect(call, sent, started_s + deadline.answer_s, replies)
         except BaseException as error:
             # Whatever it was, an interrupt too: nobody waits for the others' work any more, and
             # nodes that exchange may be out of step with each other.
@@ -109,11 +128,12 @@ class Dispatcher:
         placed: Placed,
         parts: Mapping[str, Mapping[str, Any]],
         timeout_s: float,
-    ) -> None:
+    ) -> dict[str, _Sent]:
         epoch = None
         if placed.plan.exchanges:
             epoch = self._coordinator.group(call, placed.nodes).epoch
         packed: dict[int, tuple[Any, list[memoryview]]] = {}
+        sent = {}
         # The helpers' inputs have a link to cross; the node at home gets its own last.
         for name in sorted(parts, key=lambda name: name == self._home):
             part = parts[name]
@@ -129,20 +149,26 @@ class Dispatcher:
                 epoch=epoch,
                 timeout_s=timeout_s,
             )
+            sent[name] = _Sent(_size(frames), time.monotonic())
             self._coordinator.send(name, message, frames)
+        return sent
 
     def _collect(
         self,
         call: Call,
-        parts: Mapping[str, Any],
+        sent: Mapping[str, _Sent],
         deadline_s: float,
         replies: dict[str, _Reply],
     ) -> None:
-        while waiting := [name for name in parts if name not in replies]:
+        while waiting := [name for name in sent if name not in replies]:
             name, message, frames = call.answer(deadline_s, waiting)
             output = None if message.output is None else codec.unpack(message.output, frames)
-            record = RunRecord.from_dict(message.record)
-            replies[name] = _Reply(output, record, time.monotonic())
+            at_s = time.monotonic()
+            travelled_s = at_s - sent[name].at_s - message.held_s
+            record = _with_ways(
+                RunRecord.from_dict(message.record), travelled_s, sent[name].nbytes, _size(frames)
+            )
+            replies[name] = _Reply(output, record, at_s)
 
     def _give_up(
         self,
@@ -169,3 +195,25 @@ def _record(strategy: Strategy, replies: Sequence[_Reply], ended_s: float) -> Ru
         after_s=ended_s - first.at_s,
     )
     return replace(record, per_node={each.record.node: each.record for each in others})
+
+
+def _with_ways(record: RunRecord, travelled_s: float, there: int, back: int) -> RunRecord:
+    """Return a node's record with the time of its input's and its output's way.
+
+    No two clocks are compared: both ways together are what the coordinator waited longer than the
+    node held the request. They are told apart by their bytes.
+
+    Args:
+        record: the node's own.
+        travelled_s: both ways.
+        there: bytes of the input.
+        back: bytes of the output.
+    """
+    part = (there + _MESSAGE_BYTES) / (there + back + 2 * _MESSAGE_BYTES)
+    input_s = max(0.0, travelled_s) * part
+    output_s = max(0.0, travelled_s) - input_s
+    return replace(record, input_s=input_s, output_s=record.output_s + output_s)
+
+
+def _size(frames: Sequence[Any]) -> int:
+    return sum(memoryview(frame).nbytes for frame in frames)

@@ -29,6 +29,8 @@ from prism.planner import Decision
 from prism.record import Response
 
 Nodes = tuple[str, ...]
+# After a failure, nodes are asked whether they are there; one that is does not take so long.
+_CONFIRM_S = 1.0
 
 
 class _NotNow(Exception):  # noqa: N818 - not an error of the request: others can answer it
@@ -211,7 +213,8 @@ class Requests:
         if not request.obstacle:
             yield request.placed
         ready, everyone = request.nodes()
-        instead = fallbacks(request.placed, ready, everyone)
+        there = self._coordinator.confirm(ready, _CONFIRM_S)
+        instead = fallbacks(request.placed, there or ready, everyone)
         yield from instead
         if request.obstacle and not instead:
             yield request.placed  # whatever speaks against it: there is nothing else

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from prism.api.profiling import ClusterBench
+from prism.api.profiling import ProfiledModel
 from prism.bench.contest import Step, StepResult, run_step
 from prism.perfmap import PerformanceMap
 from prism.plan import Objective, Plan
@@ -87,7 +87,7 @@ def _profile(cluster: Cluster, model: DistributedModel, tell: Tell) -> Performan
         tell(f"profile: {progress.doing}", progress.total, progress.done)
 
     with TemporaryDirectory(prefix="prism-") as scratch:
-        bench = ClusterBench(cluster, model)
+        bench = ProfiledModel(cluster, model)
         path = Path(scratch) / "performance-map.json"
         return Profiler(bench, _SETTINGS, path, report, VERSION).run()
 

@@ -22,7 +22,7 @@ from prism.transport.factory import FACTORIES
 _START_TIMEOUT_S = 120.0
 _LOOPBACK = "127.0.0.1"
 # A cluster that could open waits so long for those that are still on their way.
-_LATE_S = 5.0
+_LATE_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,7 @@ def _from_pretrained(info: ModelInfo, dtype: torch.dtype) -> PreTrainedModel:
     architecture: Any = info.architecture
     try:
         model, report = architecture.from_pretrained(
-            info.files, config=info.config, dtype=dtype, output_loading_info=True
+            info.files, config=info.config, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{info.source} cannot be loaded: {_first_line(error)}") from error
@@ -251,7 +251,9 @@ def _from_pretrained(info: ModelInfo, dtype: torch.dtype) -> PreTrainedModel:
             f"{info.source} lacks weights of {info.architecture.__name__}: {', '.join(missing[:3])}"
             f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}"
         )
-    return model  # type: ignore[no-any-return]
+    # Loaded in float32 first: transformers sets the whole process's default dtype meanwhile, and
+    # another model may be running.
+    return model.to(dtype)  # type: ignore[no-any-return]
 
 
 def _first_line(error: BaseException) -> str:

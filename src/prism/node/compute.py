@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 from prism.control import codec
 from prism.control import messages as control
@@ -65,9 +64,7 @@ class Computer:
         message = task.message
         engine = self._loader.engine(message.model)
         with self._groups.using(message.epoch) as transport:
-            begun_s = time.perf_counter()
             inputs = codec.unpack(message.inputs, task.frames)
-            input_s = time.perf_counter() - begun_s
             with self._meter.window() as window, _noting_step(task, transport):
                 execution = engine.run(
                     inputs,
@@ -78,8 +75,19 @@ class Computer:
                     should_cancel=lambda: task.unwanted or not self._groups.is_open(message.epoch),
                 )
                 window.busy(seconds=execution.record.compute_s)
-        record = _with_energy(replace(execution.record, input_s=input_s), window.reading)
-        return _answer(message.request, execution.output, record)
+        output: Any = None
+        frames: list[memoryview] = []
+        if execution.output is not None:
+            output, frames = codec.pack(execution.output)
+        # Asked for as late as can be: what the sensor has seen by then need not be guessed.
+        record = _with_energy(execution.record, window.reading)
+        done = control.Done(
+            request=message.request,
+            held_s=time.monotonic() - task.arrived_s,
+            record=record.to_dict(),
+            output=output,
+        )
+        return done, frames
 
 
 @contextmanager
@@ -90,11 +98,6 @@ def _noting_step(task: Task, transport: Transport | None) -> Iterator[None]:
     except ModelFailed:
         task.in_step = transport is None or not transport.closed
         raise
-
-
-def _answer(request: int, output: Any, record: RunRecord) -> Reply:
-    description, frames = (None, []) if output is None else codec.pack(output)
-    return control.Done(request=request, record=record.to_dict(), output=description), frames
 
 
 def _with_energy(record: RunRecord, reading: EnergyReading) -> RunRecord:

@@ -7,8 +7,9 @@ coordinator lost sight of this node, or another one came. Both are dropped, the 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
@@ -26,6 +27,7 @@ class Task:
     Attributes:
         message: what was asked for.
         frames: what followed it.
+        arrived_s: when, on `time.monotonic()`.
         cancelled: its caller gave it up.
         void: nobody could take an answer.
         in_step: it failed, but the connections to the others can serve the next request.
@@ -33,6 +35,7 @@ class Task:
 
     message: Any
     frames: Sequence[Any]
+    arrived_s: float = field(default_factory=time.monotonic)
     cancelled: bool = False
     void: bool = False
     in_step: bool = False

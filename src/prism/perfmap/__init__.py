@@ -4,7 +4,7 @@
 monotone interpolation between measured points, `files` reading and atomic writing.
 """
 
-from prism.perfmap.performance import ClusterIdentity, Costs, PerformanceMap, load_example
+from prism.perfmap.performance import ClusterIdentity, PerformanceMap, load_example
 from prism.perfmap.schema import (
     Accuracy,
     HeldOut,
@@ -19,7 +19,6 @@ from prism.perfmap.surface import Surface
 __all__ = [
     "Accuracy",
     "ClusterIdentity",
-    "Costs",
     "HeldOut",
     "MapLink",
     "Measurement",

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from prism.errors import InputError, MapError
 from prism.perfmap.checks import (
@@ -18,7 +18,6 @@ from prism.perfmap.checks import (
 )
 from prism.perfmap.files import format_document, parse_document, read_document, replace_file
 from prism.perfmap.schema import (
-    PARTS,
     Accuracy,
     HeldOut,
     MapLink,
@@ -40,19 +39,6 @@ class ClusterIdentity:
 
     model_hash: str
     nodes: tuple[NodeInfo, ...]
-
-
-class Costs(NamedTuple):
-    """Costs of a plan at one point, as measured or between measured points."""
-
-    compute_s: float
-    staging_s: float
-    comm_s: float
-    input_s: float
-    output_s: float
-    total_s: float
-    energy_j: float | None
-    extrapolated: bool
 
 
 @dataclass(frozen=True)
@@ -130,22 +116,6 @@ class PerformanceMap:
             if getattr(entry, name) is not None
         }
         return Surface(points) if points else None
-
-    def interpolate(self, plan: Plan, batch: int, length: int) -> Costs | None:
-        """Return the costs of a plan under the map's own link, or None for an unmeasured plan."""
-        surfaces = {
-            name: self.surface(plan.shape, name) for name in (*PARTS, "total_s", "energy_j")
-        }
-        at = {name: surface.at(batch, length) for name, surface in surfaces.items() if surface}
-        total = surfaces["total_s"]
-        if total is None:
-            return None
-        times = {name: at[name] for name in (*PARTS, "total_s")}
-        return Costs(
-            **times,
-            energy_j=at.get("energy_j"),
-            extrapolated=total.extrapolates(batch, length),
-        )
 
     def check(self, cluster: ClusterIdentity) -> None:
         """Refuse this map for a cluster it was not measured on.
