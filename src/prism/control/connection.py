@@ -136,11 +136,11 @@ class Connection:
                     raw = each.recv_multipart(copy=False)
                     frames = [frame.buffer for frame in raw]
                     self._delivery.incoming(purpose, frames, self._receive)
-            self._malformed.report()
             now = time.monotonic()
             if now - beat_s >= control.HEARTBEAT_S:
                 beat_s = now
                 self._show_itself(data, beat)
+                self._malformed.report()
             if not self._joined and not self._coordinator and now > hint_s:
                 hint_s = float("inf")
                 self._say(
@@ -158,8 +158,9 @@ class Connection:
         _offer(socket, self._delivery.outgoing("", control.encode(message)))
 
     def _drain_outbox(self, data: zmq.Socket[bytes]) -> None:
-        while self._outbox_in.poll(0):
-            _offer(data, self._outbox_in.recv_multipart(copy=False))
+        with contextlib.suppress(zmq.Again):
+            while True:
+                _offer(data, self._outbox_in.recv_multipart(zmq.DONTWAIT, copy=False))
 
     def _pair(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
         # zmq sockets belong to one thread; what others send reaches it through this pair.

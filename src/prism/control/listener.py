@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -125,6 +126,7 @@ class Listener:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._outbox_in, zmq.POLLIN)
+        ticked_s = 0.0
         while not self._closing.is_set():
             ready = dict(poller.poll(timeout=_TICK_MS))
             self._drain_outbox(lambda identity: self._tell(self._handler.unreachable, identity))
@@ -135,8 +137,12 @@ class Listener:
                     [frame.buffer for frame in raw],
                     partial(self._tell, self._handler.receive, identity.bytes),
                 )
-            self._tell(self._handler.tick)
-            self._malformed.report()
+            # Not after every message: whoever waits for one needs this thread to stand still.
+            now_s = time.monotonic()
+            if now_s - ticked_s >= _TICK_MS / 1e3:
+                ticked_s = now_s
+                self._tell(self._handler.tick)
+                self._malformed.report()
         self._drain_outbox(lambda identity: None)
         self._router.close(linger=_FLUSH_MS)
         self._outbox_in.close(linger=0)
@@ -155,8 +161,11 @@ class Listener:
                 logging.getLogger(__name__).exception("the coordinator could not handle a message")
 
     def _drain_outbox(self, unreachable: Callable[[bytes], None]) -> None:
-        while self._outbox_in.poll(0):
-            frames = self._outbox_in.recv_multipart(copy=False)
+        while True:
+            try:
+                frames = self._outbox_in.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return
             try:
                 self._router.send_multipart(frames, zmq.DONTWAIT, copy=False)
             except zmq.ZMQError:
