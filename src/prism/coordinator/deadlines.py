@@ -38,6 +38,10 @@ class Deadline:
     exchange_s: float = _FIRST_EXCHANGE_S
     answer_s: float = _FIRST_ANSWER_S
 
+    def later(self, seconds: float) -> Deadline:
+        """Return these limits for nodes that may be stuck for so long before they begin."""
+        return Deadline(self.exchange_s, self.answer_s + seconds)
+
     def at_most(self, seconds: float) -> Deadline:
         """Return these limits for a caller who waits no longer than that."""
         return Deadline(min(self.exchange_s, seconds), min(self.answer_s, seconds))

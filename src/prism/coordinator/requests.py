@@ -31,6 +31,8 @@ from prism.record import Response
 Nodes = tuple[str, ...]
 # After a failure, nodes are asked whether they are there; one that is does not take so long.
 _CONFIRM_S = 1.0
+# Longest that a node waits for others that do not come to a group, besides one exchange.
+_MEETING_S = 5.0
 
 
 class _NotNow(Exception):  # noqa: N818 - not an error of the request: others can answer it
@@ -158,6 +160,8 @@ class Requests:
         self._dispatcher = dispatcher
         self._scheduler = scheduler
         self._numbers = itertools.count(1)
+        # By node, until when it may be stuck with a peer that failed it.
+        self._stuck_until_s: dict[str, float] = {}
 
     def submit(self, request: Request, note: Callable[[Response], Response]) -> ResponseFuture:
         """Answer a request on a thread of its own; `note` sees the response first."""
@@ -222,9 +226,9 @@ class Requests:
     def _attempt(self, request: Request, placed: Placed, number: int) -> Answer:
         experience, work = request.experience, request.work
         alone = not self._scheduler.others_run(number)
-        deadline = experience.deadline(placed, work)
-        left_s = request.until_s - time.monotonic()
         begun_s = time.monotonic()
+        deadline = experience.deadline(placed, work).later(self._stuck_s(placed.nodes, begun_s))
+        left_s = request.until_s - begun_s
         try:
             with request.asking(self._coordinator) as call:
                 answer = self._dispatcher.run(call, work, placed, deadline.at_most(left_s))
@@ -232,11 +236,21 @@ class Requests:
             raise
         except ClusterError as error:
             request.check()  # it was the caller who had no more time
-            experience.failed(placed, work, error, time.monotonic() - begun_s)
+            now_s = time.monotonic()
+            stuck_until_s = now_s + deadline.exchange_s + _MEETING_S
+            self._stuck_until_s.update(dict.fromkeys(placed.nodes, stuck_until_s))
+            experience.failed(placed, work, error, now_s - begun_s)
             raise _NotNow(error) from error
+        for name in placed.nodes:
+            self._stuck_until_s.pop(name, None)
         alone = alone and not self._scheduler.others_run(number)
         experience.worked(placed, work, answer.record, alone=alone)
         return answer
+
+    def _stuck_s(self, nodes: Nodes, now_s: float) -> float:
+        """Return how long one of some nodes may still be waiting for a peer that failed it."""
+        until_s = max(self._stuck_until_s.get(name, now_s) for name in nodes)
+        return max(0.0, until_s - now_s)
 
 
 def _response(

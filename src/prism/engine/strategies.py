@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from typing_extensions import override
 
 from prism.engine.rows import join_rows, rows_of
 from prism.engine.sequence import SequencePass
 from prism.models.inputs import check_partition, main_input, token_mask
-from prism.models.load import ModelInfo
+from prism.models.load import LoadedModel, ModelInfo
+from prism.partition.forward_pass import ForwardPass
 from prism.partition.spans import rows
 from prism.plan import Plan
 from prism.record import RunRecord
 from prism.transport.base import Transport
-
-if TYPE_CHECKING:
-    from prism.engine.engine import Engine
+from prism.transport.staging import Staging
 
 Inputs = Mapping[str, Any]
 
@@ -59,6 +58,30 @@ class Ran:
     messages: int = 0
 
 
+class Runner(Protocol):
+    """What a strategy needs of a loaded model on this node; the engine is one.
+
+    Attributes:
+        loaded: the model.
+    """
+
+    loaded: LoadedModel
+
+    def forward(
+        self,
+        inputs: Inputs,
+        forward_pass: ForwardPass | None,
+        should_cancel: Callable[[], bool],
+    ) -> Any:
+        """Return what the model makes of checked inputs, its blocks as the pass says."""
+
+    def staging_for(self, transport: Transport) -> Staging:
+        """Return the frames for such a transport, kept so that they are reused."""
+
+    def drop_frames(self) -> None:
+        """Take new frames from now on: a failed transport may still hold the old ones."""
+
+
 class Strategy(Protocol):
     """One way to use several nodes."""
 
@@ -92,7 +115,7 @@ class Strategy(Protocol):
             left out.
         """
 
-    def run(self, engine: Engine, job: Job) -> Ran:
+    def run(self, runner: Runner, job: Job) -> Ran:
         """Compute this node's part.
 
         Raises:
@@ -133,8 +156,8 @@ class LocalStrategy(Strategy):
         return dict.fromkeys(nodes, inputs)
 
     @override
-    def run(self, engine: Engine, job: Job) -> Ran:
-        return Ran(engine.forward(job.inputs, None, job.should_cancel))
+    def run(self, runner: Runner, job: Job) -> Ran:
+        return Ran(runner.forward(job.inputs, None, job.should_cancel))
 
     @override
     def join(self, outputs: Sequence[Any]) -> Any:
@@ -179,13 +202,13 @@ class SequenceStrategy(LocalStrategy):
         check_partition(info, plan, inputs, length)
 
     @override
-    def run(self, engine: Engine, job: Job) -> Ran:
+    def run(self, runner: Runner, job: Job) -> Ran:
         transport = job.transport
         assert transport is not None, "a sequence plan needs a transport"
         counters = transport.counters
         counters.reset()
-        staging = engine.staging_for(transport)
-        info = engine.loaded.info
+        staging = runner.staging_for(transport)
+        info = runner.loaded.info
         keep = job.inputs.get("logits_to_keep")
         forward_pass = SequencePass(
             job.plan,
@@ -198,12 +221,12 @@ class SequenceStrategy(LocalStrategy):
             timeout_s=job.timeout_s,
         )
         try:
-            output = engine.forward(job.inputs, forward_pass, job.should_cancel)
+            output = runner.forward(job.inputs, forward_pass, job.should_cancel)
         except BaseException:
             if not forward_pass.over:
                 # The others wait for frames that will not come: the closed connection tells them.
                 transport.close()
-                engine.drop_frames()
+                runner.drop_frames()
             raise
         return Ran(
             output,
