@@ -58,7 +58,7 @@ class Fleet:
                         start_new_session=True,
                     )
                 )
-        assert until(lambda: self.cluster.nodes == ALL, timeout_s=60.0)
+        assert until(lambda: self.model.nodes == ALL, timeout_s=60.0)
 
 
 @pytest.fixture(scope="module")

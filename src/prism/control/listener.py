@@ -27,7 +27,7 @@ from prism.errors import ClusterError, ConfigError
 
 _TICK_MS = 100
 _CLOSE_TIMEOUT_S = 2.0
-_FLUSH_MS = 300
+_FLUSH_MS = 1000
 
 
 class Handler(Protocol):

@@ -212,7 +212,12 @@ def _with_ways(record: RunRecord, travelled_s: float, there: int, back: int) -> 
     part = (there + _MESSAGE_BYTES) / (there + back + 2 * _MESSAGE_BYTES)
     input_s = max(0.0, travelled_s) * part
     output_s = max(0.0, travelled_s) - input_s
-    return replace(record, input_s=input_s, output_s=record.output_s + output_s)
+    return replace(
+        record,
+        total_s=record.total_s + input_s + output_s,
+        input_s=input_s,
+        output_s=record.output_s + output_s,
+    )
 
 
 def _size(frames: Sequence[Any]) -> int:

@@ -19,7 +19,7 @@ from prism.errors import ClusterError, ConfigError, PeerLost, PrismError
 
 _TIMEOUT_S = 900.0
 # A request that names a node which came a moment ago waits for it so long after it came.
-_WELCOME_S = 1.0
+_WELCOME_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
