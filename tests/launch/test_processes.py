@@ -8,7 +8,16 @@ import time
 
 import pytest
 from tests.air import Air
-from tests.machines import alone, close, exists, pixels, tiny_vit, until
+from tests.machines import (
+    alone,
+    close,
+    exists,
+    pixels,
+    secret_at,
+    start_node,
+    tiny_vit,
+    until,
+)
 
 import prism
 from prism.errors import ClusterError
@@ -108,3 +117,19 @@ def test_a_node_that_cannot_start_is_reported_with_its_reason(tmp_path, monkeypa
         prism.local_cluster(nodes=2, threads=1, device="quantum")
     assert time.monotonic() - begun < 60.0  # joining would be waited for twice as long
     assert list(tmp_path.glob("prism-*")) == []
+
+
+def test_a_node_whose_cluster_was_closed_without_a_word_ends(tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    secret = secret_at(tmp_path / "cluster.key")
+    nobody = "tcp://127.0.0.1:9"
+    options = ("--parent", str(os.getpid()), "--scratch", str(scratch))
+    node = start_node(tmp_path / "node.log", "a", nobody, secret, *options)
+    try:
+        assert node.poll() is None
+        scratch.rmdir()
+        assert node.wait(30.0) == 0
+    finally:
+        node.kill()
+        node.wait()

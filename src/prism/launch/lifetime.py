@@ -26,7 +26,8 @@ class Lifetime:
 
     Args:
         parent_pid: end when this process is gone; None outlives it.
-        scratch: a directory to remove when the parent could not.
+        scratch: a directory that lives as long as the cluster: end when it is gone, and remove it
+            when the parent could not.
     """
 
     def __init__(self, parent_pid: int | None = None, scratch: Path | None = None) -> None:
@@ -45,6 +46,9 @@ class Lifetime:
         while True:
             if self._orphaned():
                 self._end("the process that started this node is gone")
+            if self._scratch is not None and not self._scratch.exists():
+                # The cluster told its nodes, but a word to one that just came may be lost.
+                self._end("the cluster that this node belonged to is closed")
             caught = signal.sigtimedwait(_ENDING, _POLL_S)
             if caught is not None:
                 self._end(f"stopped by {signal.Signals(caught.si_signo).name}")
