@@ -12,7 +12,7 @@ from prism.record import LinkState, RunRecord
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True).filter(is_node_name)
 SECONDS = st.floats(0, 1e6)
-PIECES = ["local", "batch", "seq", "full", "L4", "lag1", "f16", "shares=", "1/2"] + list(
+PIECES = ["local", "batch", "seq", "full", "L4", "C4", "lag1", "f16", "shares=", "1/2"] + list(
     ":::+@/-.2a"
 )
 
@@ -36,9 +36,11 @@ def plans(draw):
     plan = Plan(strategy, shares=draw(st.one_of(st.just(()), shares.map(tuple))), **who)
     if strategy == "batch":
         return plan
+    means = draw(st.one_of(st.none(), st.integers(1, 999_999_999)))
     return replace(
         plan,
-        means=draw(st.one_of(st.none(), st.integers(1, 999_999_999))),
+        means=means,
+        grouping="segments" if means is None else draw(st.sampled_from(["segments", "clusters"])),
         lag=draw(st.sampled_from([0, 1])),
         wire=draw(st.sampled_from(["float32", "float16", "bfloat16"])),
     )
@@ -59,6 +61,7 @@ def test_parse_reads_what_str_prints(plan):
         ("batch:a+b:shares=0/1", Plan("batch", ("a", "b"), shares=(0, 1))),
         ("seq:2:full", Plan("sequence", count=2)),
         ("seq:2:L10", Plan("sequence", count=2, means=10)),
+        ("seq:2:C10", Plan("sequence", count=2, means=10, grouping="clusters")),
         ("seq:2:L10:lag1", Plan("sequence", count=2, means=10, lag=1)),
         (
             "seq:3:L10:lag1:f16",
@@ -111,6 +114,9 @@ def test_text_form(text, plan):
         "seq:2:L",
         "seq:2:L0",
         "seq:2:L-3",
+        "seq:2:C",
+        "seq:2:C0",
+        "seq:2:M4",
         "seq:2:L1.5",
         "seq:2:L1000000000",
         "seq:2:half",

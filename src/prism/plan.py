@@ -14,18 +14,21 @@ from typing import Any, Literal, get_args
 from prism.errors import InputError, PlanError
 
 Strategy = Literal["local", "batch", "sequence"]
+Grouping = Literal["segments", "clusters"]
 Wire = Literal["float32", "float16", "bfloat16"]
 Metric = Literal["latency", "energy", "edp"]
 
 WIRE_BYTES: Mapping[str, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 _WIRE_TEXT = {"float16": "f16", "bfloat16": "bf16"}
+_GROUPING_TEXT: Mapping[str, str] = {"segments": "L", "clusters": "C"}
+_GROUPINGS: Mapping[str, Grouping] = {"L": "segments", "C": "clusters"}
 _NODE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 # Bounds, so that a number from outside is never turned into a huge tuple.
 _MOST_NODES = 1024
 _MOST_MEANS = 999_999_999
 _GRAMMAR = (
     "a plan is local, local@NODE, batch:NODES[:shares=A/B], or "
-    "seq:NODES:full|L<n>[:lag1][:f16|:bf16][:shares=A/B], where NODES is a count or NAME+NAME"
+    "seq:NODES:full|L<n>|C<n>[:lag1][:f16|:bf16][:shares=A/B], where NODES is a count or NAME+NAME"
 )
 
 
@@ -50,6 +53,8 @@ class Plan:
         count: how many nodes take part, whichever they are; 0 for a named plan and for `local`.
         shares: one weight per node, of rows (`batch`) or positions (`sequence`); empty = equal.
         means: means sent per partition; None sends every row (full exchange).
+        grouping: which rows are averaged together: contiguous `segments` (the paper's), or
+            `clusters` of similar rows, chosen per sample and block.
         lag: 0, or 1 to attend to the means of the previous block's input.
         wire: dtype of exchanged values.
     """
@@ -59,6 +64,7 @@ class Plan:
     count: int = 0
     shares: tuple[float, ...] = ()
     means: int | None = None
+    grouping: Grouping = "segments"
     lag: int = 0
     wire: Wire = "float32"
 
@@ -67,6 +73,10 @@ class Plan:
             raise PlanError(f"unknown strategy {self.strategy!r}; use local, batch or sequence")
         if self.wire not in WIRE_BYTES:
             raise PlanError(f"unknown wire dtype {self.wire!r}; use {', '.join(WIRE_BYTES)}")
+        if self.grouping not in _GROUPING_TEXT:
+            raise PlanError(f"unknown grouping {self.grouping!r}; use segments or clusters")
+        if self.grouping != "segments" and self.means is None:
+            raise PlanError("clusters need a number of means: C<n>, for example C10")
         if self.lag not in (0, 1):
             raise PlanError(f"lag must be 0 or 1, not {self.lag!r}")
         if self.means is not None and not 1 <= self.means <= _MOST_MEANS:
@@ -174,6 +184,10 @@ class Plan:
         nodes = self.place(names)
         return replace(self, nodes=nodes) if self.strategy == "local" else self
 
+    @property
+    def _means_text(self) -> str:
+        return "full" if self.means is None else f"{_GROUPING_TEXT[self.grouping]}{self.means}"
+
     def __str__(self) -> str:
         if self.strategy == "local":
             return f"local@{self.nodes[0]}" if self.nodes else "local"
@@ -182,7 +196,7 @@ class Plan:
             "+".join(self.nodes) or str(self.count),
         ]
         if self.strategy == "sequence":
-            parts.append("full" if self.means is None else f"L{self.means}")
+            parts.append(self._means_text)
             if self.lag:
                 parts.append(f"lag{self.lag}")
             if self.wire != "float32":
@@ -224,8 +238,8 @@ def _parse_fields(text: str) -> dict[str, Any]:
     }
     if first == "seq":
         if not options:
-            raise PlanError(f"{text!r} lacks its means: add full or L<n>; {_GRAMMAR}")
-        values["means"] = _parse_means(text, options.pop(0))
+            raise PlanError(f"{text!r} lacks its means: add full, L<n> or C<n>; {_GRAMMAR}")
+        values |= _parse_means(text, options.pop(0))
     for option in options:
         key, value = _parse_option(text, option)
         if key in values:
@@ -242,12 +256,12 @@ def _parse_nodes(text: str, nodes: str) -> dict[str, Any]:
     return {"nodes": tuple(nodes.split("+"))}
 
 
-def _parse_means(text: str, means: str) -> int | None:
+def _parse_means(text: str, means: str) -> dict[str, Any]:
     if means == "full":
-        return None
-    if re.fullmatch(r"L-?\d{1,9}", means):
-        return int(means[1:])
-    raise PlanError(f"{text!r}: {means!r} is neither full nor L<n>; {_GRAMMAR}")
+        return {"means": None}
+    if re.fullmatch(r"[LC]-?\d{1,9}", means):
+        return {"means": int(means[1:]), "grouping": _GROUPINGS[means[0]]}
+    raise PlanError(f"{text!r}: {means!r} is none of full, L<n>, C<n>; {_GRAMMAR}")
 
 
 def _parse_option(text: str, option: str) -> tuple[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from statistics import median, quantiles
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from prism.errors import MapError
 from prism.perfmap.checks import (
@@ -135,6 +135,7 @@ class Stat:
         return cls(float(median(samples)), high - low)
 
 
+AccuracyMetric = Literal["accuracy", "agreement", "embedding", "language"]
 _ZERO = Stat(0.0)
 
 
@@ -232,9 +233,17 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """What a plan's answers are worth: accuracy 0..1 and its drop against local.
+    """What a compression's answers are worth, against the exact ones of the same model.
 
-    `count` is the number of samples it rests on, None where nobody said; `task` says which.
+    Attributes:
+        plan: the compression, as the shape of a plan.
+        accuracy: the metric's value, 0..1.
+        drop: what is lost against exact answers, -1..1.
+        count: samples it rests on; None where nobody said.
+        task: on which data.
+        metric: `accuracy` (share of labels named), `agreement` (share of answers that are the
+            exact ones), `embedding` (mean cosine), `language` (agreement on the next token).
+        drop_low, drop_high: 95 % interval of the drop; None where nobody gave one.
     """
 
     plan: str
@@ -242,6 +251,9 @@ class Accuracy:
     drop: float
     count: int | None = None
     task: str = ""
+    metric: AccuracyMetric = "accuracy"
+    drop_low: float | None = None
+    drop_high: float | None = None
 
     def __post_init__(self) -> None:
         require_shape("accuracy plan", self.plan)
@@ -251,6 +263,11 @@ class Accuracy:
             require_integer(f"accuracy count of {self.plan}", self.count, 1)
         if not isinstance(self.task, str):
             raise MapError(f"accuracy task of {self.plan} must be a text, not {self.task!r}")
+        if self.metric not in get_args(AccuracyMetric):
+            raise MapError(f"accuracy of {self.plan} has an unknown metric {self.metric!r}")
+        for end in (self.drop_low, self.drop_high):
+            if end is not None:
+                require_number(f"interval of the accuracy drop of {self.plan}", end, -1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
