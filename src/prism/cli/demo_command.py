@@ -208,6 +208,11 @@ def _notes(report: dict[str, Any]) -> list[str]:
         "of which: on the first node; comm is waiting inside the model, other is sending the input "
         "and waiting for answers, staging is copying between GPU and host (0 on CPUs)",
     ]
+    if any(Plan.parse(plan["plan"]).means for plan in report["plans"]):
+        notes.append(
+            "C10 = each node sends 10 means of similar positions, L10 = 10 means of neighbouring "
+            "ones; lag1 = means of the block before; f16 = sent as float16"
+        )
     recovered = sum(plan["recovered"] for plan in report["plans"])
     if recovered:
         notes.append(f"{recovered} requests were finished by other nodes than planned; run again")
