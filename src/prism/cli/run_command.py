@@ -215,11 +215,7 @@ def _run_repeatedly(
     with output.progress(f"loading the model on {len(live.nodes)} nodes"):
         model = live.load(request.info.source, dtype)
     if option.perf:
-        from prism.fidelity.accuracy import accuracy_of
-
-        # The table beside the model may be younger than the map.
-        known = accuracy_of(model.info.files, model.fingerprint)
-        model.use_map(option.perf.with_accuracy(known), objective=option.objective)
+        model.use_map(option.perf, objective=option.objective)
     records = []
     with output.progress(f"running {option}"):
         for _ in range(repeat):
