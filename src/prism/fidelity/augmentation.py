@@ -8,6 +8,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.nn import functional
 
+from prism.errors import ConfigError
+from prism.models.inputs import main_input
+from prism.models.load import ModelInfo
+
 Inputs = dict[str, torch.Tensor]
 # From prepared inputs and the chance of one step to what the step trains on.
 Transform = Callable[[Inputs, torch.Generator], Inputs]
@@ -36,4 +40,21 @@ def light(inputs: Inputs, generator: torch.Generator) -> Inputs:
     return {**inputs, "pixel_values": moved}
 
 
-AUGMENTATIONS: Mapping[str, Transform | None] = {"none": None, "light": light}
+def augmentation(name: str, info: ModelInfo) -> Transform | None:
+    """Return the changes that go by a name; None for none.
+
+    Raises:
+        ConfigError: there is no such name, or the model reads no images.
+    """
+    if name not in _BY_NAME:
+        raise ConfigError(f"--augment {name!r} is not known; use {' or '.join(_BY_NAME)}")
+    transform = _BY_NAME[name]
+    if transform is not None and main_input(info) != "pixel_values":
+        raise ConfigError(
+            f"--augment {name} changes images, and {info.architecture.__name__} reads "
+            f"{main_input(info)}; leave it out"
+        )
+    return transform
+
+
+_BY_NAME: Mapping[str, Transform | None] = {"none": None, "light": light}

@@ -30,6 +30,7 @@ from prism.models.load import LoadedModel, load
 from prism.plan import Plan
 
 _HELD_OUT = 0.1
+_MOST_HELD_OUT = 200  # every plan is measured on each of them, twice
 _RESULT = "result"  # in the checkpoint's folder
 Phase = Literal["before", "training", "after"]
 
@@ -74,7 +75,11 @@ Tell = Callable[[Progress], object]
 
 
 def hold_out(samples: Samples, seed: int) -> tuple[Samples, Samples]:
-    """Split samples into those that train and a tenth that never does, drawn at random.
+    """Split samples into those that train and a tenth, 200 at most, that never does.
+
+    Args:
+        samples: all of them.
+        seed: of the draw.
 
     Raises:
         RequestError: there is only one sample.
@@ -85,7 +90,7 @@ def hold_out(samples: Samples, seed: int) -> tuple[Samples, Samples]:
             f"{samples.name} holds {count} sample, none can be held out; give more, or --eval-data"
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-    held = max(1, round(count * _HELD_OUT))
+    held = max(1, min(_MOST_HELD_OUT, round(count * _HELD_OUT)))
     return _part(samples, sorted(order[held:])), _part(samples, sorted(order[:held]))
 
 
