@@ -228,7 +228,7 @@ class Training:
         with torch.no_grad():
             target = answer_of(self._original.model, inputs)
         weight = self._settings.labels_weight
-        plans: Mapping[str, Plan] = self._sandwich.draw(random.Random(self._chance()))
+        plans = self._plans()
         losses = {}
         self._optimizer.zero_grad()
         for name, plan in plans.items():
@@ -240,6 +240,9 @@ class Training:
             (loss / len(plans)).backward()  # type: ignore[no-untyped-call]
             losses[name] = loss.item()
         return losses
+
+    def _plans(self) -> dict[str, Plan]:
+        return self._sandwich.draw(random.Random(self._chance()))
 
     def _position(self) -> float:
         """Return where on the schedule the step to come lies: the middle of a counted one."""
