@@ -102,6 +102,21 @@ def compare(exact: Answers, lossy: Answers, labels_B: torch.Tensor | None) -> li
     return torch.stack([column.double() for column in columns], dim=1).tolist()
 
 
+def comparable_values(
+    info: ModelInfo, output: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> torch.Tensor:
+    """Return the numbers that a model's answers follow from, without padding, in float32.
+
+    Raises:
+        RequestError: the output holds nothing that can be compared.
+    """
+    logits = output.get("logits")
+    if logits is None:
+        return _embedding(info, output, inputs)
+    values: torch.Tensor = logits.float()
+    return values[_real(info, inputs, values[..., 0])] if values.dim() == 3 else values
+
+
 def _real(info: ModelInfo, inputs: Mapping[str, Any], choices_BN: torch.Tensor) -> torch.Tensor:
     real_BN = token_mask(main_input(info), inputs.get("attention_mask"))
     if real_BN is None:

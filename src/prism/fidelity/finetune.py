@@ -31,6 +31,7 @@ from prism.plan import Plan
 
 _HELD_OUT = 0.1
 _MOST_HELD_OUT = 200  # every plan is measured on each of them, twice
+_LOOK_AT = 32  # texts, to know how long a batch of them is
 _RESULT = "result"  # in the checkpoint's folder
 Phase = Literal["before", "training", "after"]
 
@@ -240,7 +241,8 @@ def _check_weights(loaded: LoadedModel) -> None:
 
 def _with_plans(settings: Settings, loaded: LoadedModel, samples: Samples) -> Settings:
     info = loaded.info
-    _, length = check_inputs(info, samples.batch([0]))
+    count = min(len(samples), _LOOK_AT) if samples.kind == "text" else 1
+    _, length = check_inputs(info, samples.batch(range(count)))
     plans = settings.plans or default_plans(info.family, length)
     check_plans(plans, info.family, info.config)
     return replace(settings, plans=tuple(dict.fromkeys(plans)))
