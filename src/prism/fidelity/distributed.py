@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,8 @@ def _compare(
             comparable_values(loaded.info, output, inputs).cpu() for output in (here, there)
         )
         scale = float(here_values.abs().max()) or 1.0
-        largest = max(largest, float((here_values - there_values).abs().max()) / scale)
+        difference = (here_values - there_values).abs().nan_to_num(nan=math.inf)
+        largest = max(largest, float(difference.max()) / scale)
         equal += _same(loaded, here, there, inputs)
     tolerance = _tolerance(loaded, plan)
     agrees = largest <= tolerance or (plan.grouping == "clusters" and equal == len(rows))
