@@ -8,13 +8,18 @@ from tests.families import BY_NAME, CASES
 from transformers import BertConfig, BertForQuestionAnswering
 from transformers.utils.generic import ModelOutput
 
-from prism.errors import UnsupportedModel
+from prism.errors import RequestError
 from prism.fidelity.distillation import answer_of, distance, label_loss
+from prism.models.load import adopt
 from prism.models.virtual import virtual
 from prism.plan import Plan
 
 PADDING = 4
 BERT = "BertForSequenceClassification"
+
+
+def answered(model, inputs):
+    return answer_of(adopt(model).info, model, inputs)
 
 
 def config_of(**values):
@@ -25,11 +30,11 @@ def config_of(**values):
 def test_every_family_learns_from_its_distance_to_itself(case):
     model, inputs = case.model(), case.inputs(padding=PADDING)
     with torch.no_grad():
-        target = answer_of(model, inputs)
-    assert distance(answer_of(model, inputs), target, model.config).item() < 1e-5
+        target = answered(model, inputs)
+    assert distance(answered(model, inputs), target, model.config).item() < 1e-5
 
     with virtual(model, Plan.parse("seq:3:L2"), inputs.get("attention_mask")):
-        answer = answer_of(model, inputs)
+        answer = answered(model, inputs)
     loss = distance(answer, target, model.config)
     loss.backward()
     assert loss.item() > 1e-5
@@ -44,7 +49,7 @@ def test_padding_says_nothing(name):
     other = {**inputs, "input_ids": inputs["input_ids"].clone()}
     other["input_ids"][-1, -PADDING:] = 7
     with torch.no_grad():
-        answer, target = answer_of(model, other), answer_of(model, inputs)
+        answer, target = answered(model, other), answered(model, inputs)
     assert float(distance(answer, target, model.config)) < 1e-5
 
 
@@ -54,7 +59,7 @@ def test_a_choice_of_a_position_gives_padded_ones_no_chance():
     model = BertForQuestionAnswering(config).eval()
     inputs = BY_NAME[BERT].inputs(padding=PADDING)
     with torch.no_grad():
-        answer = answer_of(model, inputs)
+        answer = answered(model, inputs)
     assert set(answer) == {"start_logits", "end_logits"}
     assert answer["start_logits"].softmax(-1)[-1, -PADDING:].max() == 0
     assert float(distance(answer, answer, model.config)) == 0
@@ -81,15 +86,15 @@ def test_scores_and_independent_labels_are_compared_as_such():
     assert float(distance({"logits": logits + 3}, {"logits": logits}, several)) > 0.5
 
 
-def test_a_mean_over_tokens_counts_beside_the_tokens():
+def test_an_embedding_counts_beside_the_tokens():
     case = BY_NAME["BertModel"]
     model, inputs = case.model(), case.inputs(padding=PADDING)
     with torch.no_grad():
-        answer = answer_of(model, inputs)
+        answer = answered(model, inputs)
         hidden = model(**inputs).last_hidden_state
     real = inputs["attention_mask"].bool()
     assert len(answer["last_hidden_state"]) == int(real.sum())
-    torch.testing.assert_close(answer["mean"][-1], hidden[-1, :-PADDING].mean(0))
+    torch.testing.assert_close(answer["embedding"][-1], hidden[-1, :-PADDING].mean(0))
 
 
 def test_labels_are_learnt_by_their_cross_entropy():
@@ -98,10 +103,16 @@ def test_labels_are_learnt_by_their_cross_entropy():
     torch.testing.assert_close(label_loss({"logits": logits}, torch.tensor([1, 1])), expected)
 
 
-def test_a_model_without_answers_is_refused():
-    class Silent(torch.nn.Module):
-        def forward(self, **inputs):
-            return ModelOutput(nothing=None)
+def test_images_are_compared_by_what_the_model_pools():
+    case = BY_NAME["CLIPVisionModelWithProjection"]
+    model, inputs = case.model(), case.inputs()
+    with torch.no_grad():
+        answer, output = answered(model, inputs), model(**inputs)
+    assert torch.equal(answer["embedding"], output.image_embeds)
+    assert len(answer["last_hidden_state"]) == 2 * case.tokens
 
-    with pytest.raises(UnsupportedModel, match="Silent returns neither logits"):
-        answer_of(Silent(), {})
+
+def test_a_model_without_answers_is_refused():
+    info = adopt(BY_NAME["BertModel"].model()).info
+    with pytest.raises(RequestError, match="neither logits nor an embedding"):
+        answer_of(info, lambda **inputs: ModelOutput(nothing=None), {})

@@ -71,10 +71,11 @@ def losses(model, original, plans=PLANS):
     inputs = {"pixel_values": pixels(16)}
     found = []
     with torch.no_grad():
-        target = answer_of(original, inputs)
+        target = answer_of(adopt(original).info, original, inputs)
         for plan in (Plan(), *plans):
             with virtual(model, plan):
-                found.append(distance(answer_of(model, inputs), target, model.config).item())
+                answer = answer_of(adopt(model).info, model, inputs)
+            found.append(distance(answer, target, model.config).item())
     return found
 
 
@@ -127,11 +128,15 @@ def test_the_gradient_is_that_of_the_mean_over_the_plans_of_a_step(loaded):
     training.model.zero_grad()
     plans = training._plans()
     assert list(plans) == list(found)
-    target = {name: value.detach() for name, value in answer_of(loaded.model, inputs).items()}
+    target = {
+        name: value.detach() for name, value in answer_of(loaded.info, loaded.model, inputs).items()
+    }
     total = 0
     for name, plan in plans.items():
         with virtual(training.model, plan):
-            loss = distance(answer_of(training.model, inputs), target, training.model.config)
+            loss = distance(
+                answer_of(loaded.info, training.model, inputs), target, training.model.config
+            )
         assert loss.item() == pytest.approx(found[name])
         total = total + loss / len(plans)
     total.backward()
@@ -146,7 +151,8 @@ def test_labels_are_learnt_where_there_are_some(loaded):
     inputs = {"pixel_values": pixels(16)}
 
     def right(model):
-        return (answer_of(model, inputs)["logits"].argmax(-1) == labels).float().mean().item()
+        logits = answer_of(loaded.info, model, inputs)["logits"]
+        return (logits.argmax(-1) == labels).float().mean().item()
 
     while training.done < 1:
         training.step()
@@ -262,6 +268,17 @@ def test_places_that_cannot_be_used_are_refused(loaded, source, tmp_path):
     with pytest.raises(ConfigError, match="--tensorboard"):
         finetune(loaded, images(), images(2), tmp_path / "out", log)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_result_that_cannot_be_moved_is_kept(loaded, tmp_path):
+    out = tmp_path / "out"
+    (out / "config.json").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"cannot move .* to .*config.json"):
+        finetune(loaded, images(), images(2), out, FEW, force=True)
+    (out / "config.json").rmdir()
+    again = Stop("never", 1)
+    finetune(loaded, images(), images(2), out, FEW, force=True, tell=again)
+    assert again.steps == [] and (out / "config.json").is_file()
 
 
 def test_models_that_cannot_be_trained_are_refused(loaded, tmp_path):

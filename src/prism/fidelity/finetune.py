@@ -17,7 +17,7 @@ import torch
 from prism.errors import ModelError, RequestError
 from prism.fidelity.accuracy import FILE_NAME, Subject, write_table
 from prism.fidelity.augmentation import Transform
-from prism.fidelity.checkpoint import FOLDER, Checkpoint
+from prism.fidelity.checkpoint import FOLDER, Checkpoint, interrupts_held_back
 from prism.fidelity.evaluate import evaluate
 from prism.fidelity.output import BEFORE_NAME, check_out, publish, write_model
 from prism.fidelity.sample_set import Samples
@@ -160,8 +160,9 @@ def finetune(
 
     measure.write(result / BEFORE_NAME, loaded, before)
     measure.write(result / FILE_NAME, tuned, after)
-    publish(result, out)
-    checkpoint.remove()
+    with interrupts_held_back():
+        publish(result, out)
+        checkpoint.remove()
     return Outcome(
         out=out,
         fingerprint=tuned.fingerprint,
