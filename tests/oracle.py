@@ -2,8 +2,9 @@
 
 One process, the plain transformers blocks, and an attention in which every query row is taken on
 its own: it attends, by an explicit softmax, to the rows of its own partition and to the mean of
-every segment of the other partitions, *repeated* once per real token that it stands for. Slow and
-literal; differentiable.
+every group of the other partitions, *repeated* once per real token that it stands for. Groups are
+segments, or clusters chosen by explicit loops; the key and the value of a cluster are the averages
+of its members' keys and values. Slow and literal; differentiable.
 """
 
 import copy
@@ -16,11 +17,11 @@ _NAME = "repeated_means"
 
 
 class _Repeated:
-    def __init__(self, model, layout, sizes, segments, lag, mask) -> None:
+    def __init__(self, model, layout, sizes, segments, lag, mask, clusters) -> None:
         stops = torch.tensor(sizes).cumsum(0).tolist()
         self.parts = [range(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
         self.segments, self.lag, self.mask = segments, lag, mask
-        self.layout = layout
+        self.layout, self.clusters = layout, clusters
         self.blocks = list(model.get_submodule(layout.blocks))
         self.block_inputs = {}
         for index, block in enumerate(self.blocks):
@@ -36,35 +37,61 @@ class _Repeated:
     def is_real(self, row, position) -> bool:
         return self.mask is None or bool(self.mask[row, position])
 
-    def segments_of(self, part) -> list[list[int]]:
-        pieces = torch.tensor_split(torch.tensor(part), min(self.segments, len(part)))
-        return [piece.tolist() for piece in pieces]
+    def groups_of(self, index, row, part) -> list[list[int]]:
+        count = min(self.segments, len(part))
+        if self.clusters and count < len(part):
+            return self.clusters_of(index, row, [i for i in part if self.is_real(row, i)], count)
+        return [piece.tolist() for piece in torch.tensor_split(torch.tensor(part), count)]
+
+    def clusters_of(self, index, row, members, count) -> list[list[int]]:
+        """Group real positions: farthest first, then each joins the centre most like it."""
+        y = self.plain_norm(index, self.block_inputs[max(0, index - self.lag)][row].detach())
+        u = (y / y.norm(dim=-1, keepdim=True)).double()
+        middle = sum(u[i] for i in members)
+        centres = [max(members, key=lambda i: float(u[i] @ middle))] if members else []
+        while members and len(centres) < count:
+            centres.append(min(members, key=lambda i: max(float(u[i] @ u[c]) for c in centres)))
+        groups = [[] for _ in centres]
+        for i in members:
+            alike = [float(u[i] @ u[c]) for c in centres]
+            groups[alike.index(max(alike))].append(i)
+        return groups
+
+    def plain_norm(self, index, x):
+        """Return what a block's first normalisation makes of `x` before weights and bias."""
+        if not self.layout.norm:
+            return x
+        norm = self.blocks[index].get_submodule(self.layout.norm)
+        if isinstance(norm, torch.nn.LayerNorm):
+            x = x - x.mean(dim=-1, keepdim=True)
+        return x / (x.square().mean(dim=-1, keepdim=True) + 1e-6).sqrt()
 
     def mean(self, index, row, members, key, value):
-        """Return the key and the value `(heads, 1, d)` of one segment's mean."""
+        """Return the key and the value `(heads, 1, d)` of one group's mean."""
         if self.layout.rotary:
             return (x[row][:, members].mean(dim=1, keepdim=True) for x in (key, value))
-        source = max(0, index - self.lag)
-        mean = self.block_inputs[source][row, members].mean(dim=0, keepdim=True)
+        rows = self.block_inputs[max(0, index - self.lag)][row, members]
+        if not self.clusters:
+            rows = rows.mean(dim=0, keepdim=True)
         block = self.blocks[index]
         if self.layout.norm:
-            mean = block.get_submodule(self.layout.norm)(mean)
+            rows = block.get_submodule(self.layout.norm)(rows)
         if self.layout.keys == self.layout.values:
-            _, k, v = block.get_submodule(self.layout.keys)(mean).chunk(3, dim=-1)
+            _, k, v = block.get_submodule(self.layout.keys)(rows).chunk(3, dim=-1)
         else:
-            k = block.get_submodule(self.layout.keys)(mean)
-            v = block.get_submodule(self.layout.values)(mean)
+            k = block.get_submodule(self.layout.keys)(rows)
+            v = block.get_submodule(self.layout.values)(rows)
         heads, width = key.shape[1], key.shape[3]
-        return k.reshape(heads, 1, width), v.reshape(heads, 1, width)
+        return (x.mean(dim=0).reshape(heads, 1, width) for x in (k, v))
 
     def repeated(self, index, row, place, key, value):
-        """Return, over all segments the partition `place` sees, every mean count times."""
+        """Return, over all groups the partition `place` sees, every mean count times."""
         keys, values = [], []
         for other, part in enumerate(self.parts):
             if other == place or (self.layout.causal and other > place):
                 continue
-            for segment in self.segments_of(part):
-                members = [i for i in segment if self.is_real(row, i)]
+            for group in self.groups_of(index, row, part):
+                members = [i for i in group if self.is_real(row, i)]
                 if members:
                     k, v = self.mean(index, row, members, key, value)
                     keys += [k] * len(members)
@@ -110,7 +137,9 @@ AttentionInterface.register(_NAME, _attention)
 AttentionMaskInterface.register(_NAME, lambda *args, **kwargs: None)
 
 
-def repeated_means(model, layout, sizes: Sequence[int], segments: int, lag: int = 0, mask=None):
+def repeated_means(
+    model, layout, sizes: Sequence[int], segments: int, lag: int = 0, mask=None, clusters=False
+):
     """Return a copy of `model` that computes what partitions of `sizes` rows must compute.
 
     Args:
@@ -120,8 +149,9 @@ def repeated_means(model, layout, sizes: Sequence[int], segments: int, lag: int 
         segments: means per partition.
         lag: 0, or 1 to take means of the previous block's input.
         mask: `(batch, tokens)`, 0 where padded.
+        clusters: group rows by similarity, not in segments.
     """
     model = copy.deepcopy(model)
-    _Repeated(model, layout, sizes, segments, lag, mask)
+    _Repeated(model, layout, sizes, segments, lag, mask, clusters)
     model.set_attn_implementation(_NAME)
     return model

@@ -285,10 +285,13 @@ class Objective:
     Attributes:
         metric: `latency`, `energy`, or `edp` (energy times delay).
         max_accuracy_drop: largest tolerated drop of measured accuracy, 0..1; 0 = exact plans only.
+            Compared with it is the upper end of the drop's 95 % interval, where there is one.
+        point_estimate: compare the measured drop itself, whatever its interval.
     """
 
     metric: Metric = "latency"
     max_accuracy_drop: float = 0.0
+    point_estimate: bool = False
 
     def __post_init__(self) -> None:
         if self.metric not in get_args(Metric):

@@ -15,7 +15,7 @@ from prism.demo.stream import stream
 from prism.fidelity.accuracy import FILE_NAME
 from prism.plan import Plan
 
-MAX_ACCURACY_DROP = 0.02
+MAX_ACCURACY_DROP = 0.03
 # The demo's own trace takes a minute and more, most of it full exchange on slow links.
 TRACE = ((300, 16), (20, 1), (20, 4))
 
@@ -36,7 +36,11 @@ def test_the_demo_compares_adapts_and_ends_with_one_json_line(monkeypatch, capsy
             assert plan["agreement"] == 1.0
     assert by_plan["local"]["accuracy"] > 0.8  # of 20 images; 97 % of all
     assert by_plan["batch:2"]["input_bytes"] * 2 == by_plan["seq:2:full"]["input_bytes"]
-    assert by_plan["seq:2:full"]["exchanged_bytes"] > by_plan["seq:2:L4"]["exchanged_bytes"] > 0
+    assert (
+        by_plan["seq:2:full"]["exchanged_bytes"]
+        > by_plan["seq:2:L4:lag1:f16"]["exchanged_bytes"]
+        > 0
+    )
     assert report["link"]["shape"] == "1gbit,1ms" and "emulated" in report["link"]["kind"]
     assert any("emulated" in line for line in lines)
     if len(os.sched_getaffinity(0)) >= 2:
@@ -49,7 +53,9 @@ def check_stream(stream, lines):
     """The second stage: every step of the trace, and adaptive beside each policy and the oracle."""
     assert 0 < stream["profile"]["passes"] <= 120
     assert stream["profile"]["held_out_errors"]
-    assert stream["max_accuracy_drop"] == MAX_ACCURACY_DROP
+    assert stream["max_accuracy_drop"] == MAX_ACCURACY_DROP and not stream["point_estimate"]
+    assert any(line.startswith("C10 = each node sends 10 means") for line in lines)
+    assert any("at most 3 points less accuracy" in line for line in lines)
     assert [(step["link"], step["batch"]) for step in stream["steps"]] == [
         (f"{mbps}mbit,3ms", batch) for mbps, batch in TRACE
     ]
@@ -62,7 +68,8 @@ def check_stream(stream, lines):
         assert ("batch:2" in step["measured_s"]) == (step["batch"] > 1)
     totals = stream["totals_s"]
     fixed = totals.keys() - {ADAPTIVE, ORACLE}
-    assert {"local", "batch:2", "seq:2:full", "seq:2:L10:f16", "seq:2:L10:lag1:f16"} == fixed
+    means = {"seq:2:C10:f16", "seq:2:C10:lag1:f16", "seq:2:L10:f16"}
+    assert {"local", "batch:2", "seq:2:full"} | means == fixed
     assert 0 < totals[ORACLE] <= min(totals[plan] for plan in fixed) * (1 + 1e-9)
     assert totals[ADAPTIVE] > 0
     for policy in ("adaptive", "oracle:", *(f"always {plan}" for plan in fixed)):

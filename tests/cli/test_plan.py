@@ -12,7 +12,7 @@ import pytest
 from tests.planner.clusters import make_map
 
 from prism.cli import main
-from prism.perfmap import HeldOut, PerformanceMap
+from prism.perfmap import Accuracy, HeldOut, PerformanceMap
 from prism.plan import Plan
 from prism.planner import CostModel, decide
 from prism.record import LinkState
@@ -83,6 +83,36 @@ def test_a_lossy_plan_needs_a_budget(ask_json):
     assert not leave()
     assert not leave("--max-accuracy-drop", "0.02")
     assert leave("--max-accuracy-drop", "0.03")
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """Return the file of a map whose only lossy plans have, and lack, an interval."""
+    known = Accuracy("seq:2:L10", 0.99, 0.005, 400, "", "agreement", 0.002, 0.012)
+    path = tmp_path / "map.json"
+    replace(make_map(), accuracy=(known,)).save(path)
+    return path
+
+
+def test_the_table_tells_what_is_lost_how_sure_that_is_and_of_what(ask, measured):
+    _, out, _ = ask("--map", measured, "--batch", 1)
+    rows = {line.split()[0]: line for line in out.splitlines() if line.startswith(" ") and line}
+    assert "-0.50% (to -1.20%) agreement" in rows["seq:2:L10"]
+    assert "unknown" in rows["seq:3:L10"] and "exact" in rows["local"]
+
+
+def test_a_budget_counts_the_interval_unless_the_point_estimate_is_asked_for(ask_json, measured):
+    def told(*words):
+        found = ask_json("--map", measured, "--batch", 1, "--max-accuracy-drop", "0.01", *words)
+        lossy = next(each for each in found["candidates"] if each["plan"] == "seq:2:L10")
+        return found["request"]["point_estimate"], lossy
+
+    careful, lossy = told()
+    assert not careful and not lossy["allowed"] and "upper end" in lossy["reason"]
+    assert (lossy["accuracy_drop"], lossy["accuracy_metric"]) == (0.005, "agreement")
+    assert (lossy["accuracy_drop_low"], lossy["accuracy_drop_high"]) == (0.002, 0.012)
+    asked, lossy = told("--point-estimate")
+    assert asked and lossy["allowed"]
 
 
 def test_a_board_that_is_away_is_not_planned_with(ask, ask_json):

@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -121,12 +122,39 @@ def test_a_profile_is_stopped_continued_and_used(models, started, tmp_path, monk
     use(models, out, monkeypatch, capsys)
 
 
+def test_a_younger_table_beside_the_model_is_what_a_run_goes_by(
+    models, started, tmp_path, monkeypatch, capsys
+):
+    """The table of the model in the package, and a map that was made before there was one."""
+    path = tmp_path / "map.json"
+    result = call(
+        *(monkeypatch, capsys, "profile", "digits", "--out", path, "--nodes", 2, "--threads", 1),
+        *("--energy", "none", "--batch", 2, "--segments", 10, "--passes", 20),
+    )
+    assert result.code == 0, result.err
+    perf = PerformanceMap.load(path)
+    table = perf.accuracy_by_shape
+    replace(perf, accuracy=()).save(path)
+    result = call(
+        *(monkeypatch, capsys, "run", "digits", "--input", models / "a.png", "--plan", "auto"),
+        *("--map", path, "--max-accuracy-drop", 1, "--point-estimate", "--json"),
+    )
+    assert result.code == 0, result.err
+    candidates = json.loads(result.out)["decision"]["candidates"]
+    lossy = {each["plan"]: each for each in candidates if not Plan.parse(each["plan"]).exact}
+    assert "seq:2:L10:f16" in lossy
+    for plan, told in lossy.items():
+        known = table.get(plan)
+        assert told["accuracy_drop"] == (known.drop if known else None)
+        assert told["allowed"] or known is None
+
+
 def check_summary(document, perf):
     assert document["passes"] == perf.passes <= 80
     assert document["seconds"] == perf.seconds_spent > 0
     assert document["link"]["bandwidth_bps"] == pytest.approx(50e6, rel=0.3)
     assert len(document["held_out_errors"]) == len(perf.held_out) > 0
-    assert len(document["measurements"]) == 12
+    assert len(document["measurements"]) == 14
     assert document["energy"] is None and perf.energy_scope == ""
 
 

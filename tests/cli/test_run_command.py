@@ -148,7 +148,10 @@ BAD = {
     "text to a vision model": (["{vit}", "--text", "the cat"], "reads images, not --text"),
     "image to a text model": (["{llama}", "--input", "{files}/a.png"], "a.png is not UTF-8 text"),
     "no plan": (["{vit}", "--input", "{image}", "--plan", "sq:2"], "'sq:2' is not a plan"),
-    "plan without segments": (["{vit}", "--input", "{image}", "--plan", "seq:2"], "add full or L"),
+    "plan without segments": (
+        ["{vit}", "--input", "{image}", "--plan", "seq:2"],
+        "full, L<n> or C<n>",
+    ),
     "too few nodes": (
         ["{vit}", "--input", "{image}", "--plan", "batch:3", "--nodes", "2"],
         "needs 3 nodes, the cluster has 2",
@@ -182,6 +185,10 @@ BAD = {
     "an objective without auto": (
         ["{vit}", "--input", "{image}", "--objective", "energy"],
         "--objective energy and --max-accuracy-drop 0 are for --plan auto, not local",
+    ),
+    "a point estimate without auto": (
+        ["{vit}", "--input", "{image}", "--plan", "batch:2", "--point-estimate"],
+        "--point-estimate is for --plan auto, not batch:2",
     ),
     "unknown objective": (
         ["{vit}", "--input", "{image}", "--plan", "auto", "--map", "m", "--objective", "speed"],

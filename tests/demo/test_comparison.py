@@ -121,3 +121,10 @@ def test_plans_start_with_one_node_and_use_them_all():
     assert {plan.exact for plan in plans[1:]} == {True, False}
     with pytest.raises(ConfigError, match="2 or more, not 1"):
         plans_for(1)
+
+
+def test_cluster_means_stand_beside_segment_means_of_the_same_number():
+    texts = [str(plan) for plan in plans_for(2) if plan.means]
+    clusters = [text for text in texts if ":C" in text]
+    assert [text.replace(":C", ":L") for text in clusters] == [t for t in texts if ":L" in t]
+    assert len(texts) <= 8 and {"seq:2:C10:f16", "seq:2:C10:lag1:f16"} <= set(clusters)

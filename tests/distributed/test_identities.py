@@ -36,11 +36,11 @@ class Loaded:
     def mask(self):
         return self.inputs.get("attention_mask")
 
-    def oracle(self, segments, shares, lag=0):
+    def oracle(self, segments, shares, lag=0, clusters=False):
         sizes = PARTS[self.case.tokens][shares]
         with torch.no_grad():
             model = repeated_means(
-                self.model, self.case.layout, sizes, segments, lag, mask=self.mask
+                self.model, self.case.layout, sizes, segments, lag, self.mask, clusters
             )
             return model(**self.inputs)
 
@@ -84,8 +84,9 @@ def test_exact_plans_equal_transformers(loaded, plan):
 
 @with_means
 @pytest.mark.parametrize(("wire", "atol"), [("", 1e-5), (":f16", 5e-3), (":bf16", 1e-1)])
-def test_one_token_per_segment_equals_transformers(loaded, wire, atol):
-    output = loaded.distributed(plan=f"seq:3:L100{wire}:shares=3/1/2", **loaded.inputs)
+@pytest.mark.parametrize("grouping", ["L", "C"])
+def test_one_token_per_group_equals_transformers(loaded, grouping, wire, atol):
+    output = loaded.distributed(plan=f"seq:3:{grouping}100{wire}:shares=3/1/2", **loaded.inputs)
     assert_equal_outputs(output, loaded.plain, loaded.mask, atol)
 
 
@@ -98,6 +99,26 @@ def test_means_equal_the_oracle(loaded, segments, shares):
     assert_equal_outputs(output, expected, loaded.mask)
     # The means do matter: otherwise the comparison would show nothing.
     assert largest_difference(expected, loaded.plain, loaded.mask) > 1e-2
+
+
+@with_means
+@pytest.mark.parametrize(("groups", "shares"), [(2, "3/1/2"), (3, "1/3/2"), (4, "")])
+def test_clusters_equal_the_oracle(loaded, groups, shares):
+    plan = f"seq:3:C{groups}" + (f":shares={shares}" if shares else "")
+    output = loaded.distributed(plan=plan, **loaded.inputs)
+    expected = loaded.oracle(groups, shares, clusters=True)
+    assert_equal_outputs(output, expected, loaded.mask)
+    assert largest_difference(expected, loaded.oracle(groups, shares), loaded.mask) > 1e-3
+
+
+@with_lag
+@pytest.mark.parametrize(("groups", "shares"), [(2, "3/1/2"), (3, "1/3/2")])
+def test_lagged_clusters_equal_the_oracle(loaded, groups, shares):
+    output = loaded.distributed(plan=f"seq:3:C{groups}:lag1:shares={shares}", **loaded.inputs)
+    expected = loaded.oracle(groups, shares, lag=1, clusters=True)
+    assert_equal_outputs(output, expected, loaded.mask)
+    timely = loaded.oracle(groups, shares, clusters=True)
+    assert largest_difference(output, timely, loaded.mask) > 1e-3
 
 
 @with_lag
@@ -130,13 +151,13 @@ def test_virtual_full_exchange_equals_the_distributed_run(loaded):
 
 
 @with_means
-@pytest.mark.parametrize("plan", ["seq:3:L2:shares=3/1/2", "seq:2:L3"])
+@pytest.mark.parametrize("plan", ["seq:3:L2:shares=3/1/2", "seq:2:L3", "seq:3:C2:shares=3/1/2"])
 def test_virtual_means_equal_the_distributed_run(loaded, plan):
     assert_equal_outputs(*virtual_and_distributed(loaded, plan), loaded.mask)
 
 
 @with_lag
-@pytest.mark.parametrize("plan", ["seq:3:L2:lag1:shares=1/3/2", "seq:2:full:lag1"])
+@pytest.mark.parametrize("plan", ["seq:3:L2:lag1:shares=1/3/2", "seq:2:full:lag1", "seq:3:C2:lag1"])
 def test_virtual_lag_equals_the_distributed_run(loaded, plan):
     assert_equal_outputs(*virtual_and_distributed(loaded, plan), loaded.mask)
 
@@ -156,7 +177,7 @@ def test_local_after_any_plan_is_plain_transformers_to_the_bit(loaded):
 
 
 @with_means
-@pytest.mark.parametrize("name", ["full", "L2"])
+@pytest.mark.parametrize("name", ["full", "L2", "C2"])
 def test_unpadded_requests_need_no_mask(loaded, name):
     inputs = loaded.case.inputs(batch=1)
     inputs.pop("attention_mask", None)
@@ -164,7 +185,9 @@ def test_unpadded_requests_need_no_mask(loaded, name):
         model = loaded.model
         if name != "full":
             sizes = PARTS[loaded.case.tokens]["3/1/2"]
-            model = repeated_means(model, loaded.case.layout, sizes, 2)
+            model = repeated_means(
+                model, loaded.case.layout, sizes, 2, clusters=name.startswith("C")
+            )
         expected = model(**inputs)
     output = loaded.distributed(plan=f"seq:3:{name}:shares=3/1/2", **inputs)
     assert_equal_outputs(output, expected)
@@ -172,7 +195,7 @@ def test_unpadded_requests_need_no_mask(loaded, name):
 
 @without_means
 def test_means_are_refused_where_a_window_slides(loaded):
-    with pytest.raises(PlanError, match="sliding-window.*use full instead of L2"):
+    with pytest.raises(PlanError, match="sliding-window.*use full instead of means"):
         loaded.distributed(plan="seq:3:L2", **loaded.inputs)
 
 

@@ -34,7 +34,7 @@ def test_no_frame_is_refilled_while_it_is_being_sent(lag, sizes, requests):
             payload = torch.full((1, size, 2), float(100 * request + key))
             exchange.post(key, payload, [1], {1: (1, size, 2)})
             if key - lag >= 1:
-                exchange.collect(key - lag, dim=1)
+                exchange.collect(key - lag)
         exchange.finish()
     # The fake compares every frame with what was posted, when its peer reads it at last.
     assert all(handle.arrived and handle.sent for handle in transport.handles)
@@ -46,7 +46,7 @@ def test_collecting_waits_for_the_peers_frames_only():
     exchange = exchange_over(transport)
     for key in (1, 2, 3):
         exchange.post(key, torch.ones(1, 2, 2), [1], {1: (1, 2, 2)})
-        exchange.collect(key, dim=1)
+        exchange.collect(key)
     assert [handle.sent for handle in transport.handles] == [False] * 3
     exchange.post(4, torch.ones(1, 2, 2), [1], {1: (1, 2, 2)})  # fills the frame of the first
     assert [handle.sent for handle in transport.handles] == [True, False, False, False]
@@ -64,7 +64,7 @@ def test_a_slow_reader_gets_every_frame_as_it_was_posted():
     def send(transport):
         exchange = exchange_over(transport)
         for key in keys:
-            exchange.post(key, torch.full((elements,), float(key)), [1], {})
+            exchange.post(key, torch.full((1, elements, 1), float(key)), [1], {})
             if key == 3:
                 three_posted.set()
         exchange.finish()

@@ -30,28 +30,44 @@ def test_unequal_parts_send_as_many_means_as_they_have_rows():
     seen = view("seq:3:L4:shares=3/1/2", 1, 17)
     assert [span.size for span in seen.spans] == [8, 3, 6]
     assert (seen.own.start, seen.own.stop) == (8, 11)
-    assert [seen.rows_sent_by(rank) for rank in (0, 1, 2)] == [4, 3, 4]
+    assert [seen.payload_shape(rank, 2, 5) for rank in (0, 1, 2)] == [
+        (2, 4, 5),
+        (2, 3, 5),
+        (2, 4, 5),
+    ]
+    clusters = view("seq:3:C4:shares=3/1/2", 1, 17)  # with their counts
+    assert [clusters.payload_shape(rank, 2, 5)[1:] for rank in (0, 1)] == [(4, 6), (3, 6)]
     full = view("seq:3:full:shares=3/1/2", 1, 17)
-    assert [full.rows_sent_by(rank) for rank in (0, 1, 2)] == [8, 3, 6]
+    assert [full.payload_shape(rank, 1, 5)[1] for rank in (0, 1, 2)] == [8, 3, 6]
 
 
-def test_what_a_rank_sends_is_what_the_others_take_from_the_input():
+@pytest.mark.parametrize("means", ["L2", "C2", "full"])
+def test_what_a_rank_sends_is_what_the_others_take_from_the_input(means):
     x = torch.randn(2, 17, 5)
     real = torch.ones(2, 17, dtype=torch.bool)
     real[1, 12:] = False
-    for plan in ("seq:3:L2:shares=3/1/2", "seq:3:full:shares=3/1/2"):
-        views = [view(plan, rank, 17, real=real) for rank in (0, 1, 2)]
-        sent = [each.pool(x[:, each.own.start : each.own.stop]) for each in views]
-        for rank, each in enumerate(views):
-            expected = torch.cat([sent[other] for other in each.sources], dim=1)
-            assert torch.equal(each.context_of_input(x), expected)
-            assert sent[rank].shape[1] == each.rows_sent_by(rank)
+    views = [view(f"seq:3:{means}:shares=3/1/2", rank, 17, real=real) for rank in (0, 1, 2)]
+    own = [x[:, each.own.start : each.own.stop] for each in views]
+    sent = [each.payload(rows, each.groups(rows)) for each, rows in zip(views, own, strict=True)]
+    for rank, each in enumerate(views):
+        expected = torch.cat([sent[other] for other in each.sources], dim=1)
+        assert torch.equal(each.payloads_of_input(x), expected)
+        assert sent[rank].shape == each.payload_shape(rank, 2, 5)
 
 
 def test_the_first_partition_of_a_causal_model_needs_nobody():
-    first = view("seq:2:L2", 0, 6, causal=True)
-    assert first.context_of_input(torch.randn(1, 6, 2)) is None
-    assert first.bias(None).shape == (1, 1, 3, 3)
+    for means in ("L2", "C2"):
+        first = view(f"seq:2:{means}", 0, 6, causal=True)
+        assert first.payloads_of_input(torch.randn(1, 6, 2)) is None
+        assert first.bias(None).shape == (1, 1, 3, 3)
+
+
+def test_received_clusters_are_weighed_by_the_counts_beside_them():
+    seen = view("seq:2:C2", 0, 6)
+    received = torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 0.0]]])
+    assert torch.equal(seen.take(received), received[..., :2])
+    expected = [0, 0, 0, math.log(3), NEVER]
+    assert seen.bias(None).flatten().tolist() == pytest.approx(expected)
 
 
 def test_means_are_weighed_by_their_real_tokens():

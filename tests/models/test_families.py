@@ -28,7 +28,7 @@ def test_every_family_is_described_as_it_is(case):
             assert site.keys is site.block.get_submodule(case.layout.keys)
             assert site.values is site.block.get_submodule(case.layout.values)
             norm = case.layout.norm
-            assert site.norm is (site.block.get_submodule(norm) if norm else None)
+            assert site.norm.module is (site.block.get_submodule(norm) if norm else None)
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,15 @@ def gradients(model, inputs):
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("grouping", ["L", "C"])
 @pytest.mark.parametrize("case", MEANS, ids=lambda case: case.name)
-def test_gradients_equal_those_of_the_oracle(case):
+def test_gradients_equal_those_of_the_oracle(case, grouping):
     model, inputs = case.model(), case.inputs(batch=1, padding=5)
     mask = inputs.get("attention_mask")
     for lag in (0,) if case.layout.rotary else (0, 1):
-        plan = prism.Plan.parse(f"seq:3:L2{':lag1' if lag else ''}:shares=3/1/2")
-        oracle = repeated_means(model, case.layout, PARTS[case.tokens]["3/1/2"], 2, lag, mask)
+        plan = prism.Plan.parse(f"seq:3:{grouping}2{':lag1' if lag else ''}:shares=3/1/2")
+        sizes = PARTS[case.tokens]["3/1/2"]
+        oracle = repeated_means(model, case.layout, sizes, 2, lag, mask, grouping == "C")
         expected = gradients(oracle, inputs)
         with prism.virtual(model, plan, mask):
             actual = gradients(model, inputs)
@@ -120,7 +122,7 @@ def test_several_models_keep_their_own_plans():
 def test_plans_that_mean_nothing_are_refused():
     windows = BY_NAME["Qwen2ForCausalLM-window"].model()
     with (
-        pytest.raises(PlanError, match="qwen2 has sliding-window layers.*instead of L2"),
+        pytest.raises(PlanError, match="qwen2 has sliding-window layers.*instead of means"),
         prism.virtual(windows, prism.Plan.parse("seq:2:L2")),
     ):
         pass

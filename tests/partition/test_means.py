@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism.partition.means import pooling, segment_means
+from prism.partition.means import join_counts, pooling, segment_means, split_counts
 
 
 @st.composite
@@ -43,13 +43,12 @@ def test_pooling_averages_real_rows_and_counts_them(partition):
             assert counts[0 if real is None else row, segment] == len(inside)
 
 
-@given(partitions())
-def test_heads_are_pooled_like_rows(partition):
-    sizes, batch, real = partition
-    x = torch.randn(batch, 2, sum(sizes), 3)
-    pool, _ = pooling(sizes, real)
-    by_head = torch.stack([segment_means(x[:, head], pool) for head in (0, 1)], dim=1)
-    torch.testing.assert_close(segment_means(x, pool), by_head, atol=1e-6, rtol=1e-5)
+def test_counts_travel_beside_their_means():
+    means, counts = torch.randn(2, 3, 4), torch.tensor([[1.0, 5, 0], [2048, 1, 1]])
+    rows = join_counts(means.half(), counts)
+    assert rows.shape == (2, 3, 5) and rows.dtype == torch.float16
+    back, same = split_counts(rows)
+    assert torch.equal(back, means.half()) and torch.equal(same, counts)
 
 
 def test_without_padding_one_matrix_serves_the_batch():

@@ -5,6 +5,7 @@ import math
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from prism.partition.virtual import VirtualPass
 
@@ -15,14 +16,16 @@ def entered(sizes, real, causal, full=False):
     forward_pass = VirtualPass(
         lambda length: sizes,
         full=full,
+        clusters=False,
         lag=0,
         wire=torch.float32,
         causal=causal,
+        rotary=False,
         real_BN=real,
     )
     rows = sum(map(sum, sizes))
     hidden = torch.randn(1 if real is None else len(real), rows, 4)
-    assert forward_pass.enter(hidden) is hidden
+    assert forward_pass.enter(hidden, nn.Identity()) is hidden
     return forward_pass
 
 
@@ -80,16 +83,18 @@ def test_lag_shows_the_means_of_the_block_before():
     forward_pass = VirtualPass(
         lambda length: [(1, 1), (2,)],
         full=False,
+        clusters=False,
         lag=1,
         wire=torch.float32,
         causal=False,
+        rotary=False,
         real_BN=None,
     )
     inputs = [torch.randn(1, 4, 2) for _ in range(4)]
-    forward_pass.enter(inputs[0])
+    forward_pass.enter(inputs[0], nn.Identity())
     for index, source in enumerate([0, 0, 1, 2]):
         if index:
-            forward_pass.before_block(index, inputs[index])
+            forward_pass.before_block(index, inputs[index], nn.Identity())
         x = inputs[source][0]
         expected = torch.stack([x[0], x[1], x[2:].mean(0)])
         torch.testing.assert_close(forward_pass.context(index)[0], expected)

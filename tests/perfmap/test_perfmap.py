@@ -61,6 +61,24 @@ def test_lookup_is_exact_and_by_shape():
     assert perf.lookup(named, 2, 197) is None
 
 
+def test_younger_accuracy_takes_the_place_of_older(tmp_path):
+    younger = Accuracy("seq:2:L10", 0.96, 0.01, 2000, "digits", "accuracy", 0.005, 0.015)
+    more = Accuracy("seq:2:C10:f16", 0.97, 0.0, 2000, "digits", "accuracy", -0.004, 0.004)
+    perf = make_map().with_accuracy([younger, more])
+    assert perf.accuracy == (younger, more) and perf.measurements == make_map().measurements
+    assert make_map().with_accuracy([]) == make_map()
+    perf.save(tmp_path / "map.json")
+    assert PerformanceMap.load(tmp_path / "map.json") == perf
+
+
+def test_the_most_that_may_be_lost_is_the_intervals_upper_end():
+    plain = Accuracy("seq:2:L10", 0.95, 0.02)
+    assert plain.drop_upper == 0.02
+    assert replace(plain, drop_low=0.01, drop_high=0.03).drop_upper == 0.03
+    # Ends that were rounded never make a loss smaller than what was measured.
+    assert replace(plain, drop_high=0.0199).drop_upper == 0.02
+
+
 def test_a_measurement_is_made_of_records():
     records = [
         RunRecord("nano1", Plan.parse("seq:a+b:L4"), 2, 65, total, comm_s=total / 10, bytes_sent=70)
@@ -131,6 +149,8 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         (("measurements", 0), "local", "Measurement"),
         (("accuracy", 0, "accuracy"), 95.0, "accuracy"),
         (("accuracy", 0, "drop"), 2, "drop"),
+        (("accuracy", 0, "drop_high"), "much", "interval of the accuracy drop"),
+        (("accuracy", 0, "metric"), "taste", "unknown metric 'taste'"),
         (("held_out", 0, "measured_s"), 0, "measured_s"),
         (("seconds_spent",), "long", "seconds_spent"),
         (("passes",), True, "passes"),

@@ -1,6 +1,7 @@
 """The choice keeps its promises, whatever the map says and whoever is alive."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -62,7 +63,10 @@ budgets = st.floats(0, 1)
 links = st.builds(LinkState, st.floats(1e5, 1e10), st.floats(0, 0.1))
 helpers = st.lists(st.sampled_from(NAMES[1:]), unique=True, max_size=2)
 objectives = st.builds(
-    Objective, st.sampled_from(["latency", "energy", "edp"]), max_accuracy_drop=budgets
+    Objective,
+    st.sampled_from(["latency", "energy", "edp"]),
+    max_accuracy_drop=budgets,
+    point_estimate=st.booleans(),
 )
 
 
@@ -79,7 +83,13 @@ def maps(draw):
         if entry.batch in (2, 8)
     )
     accuracy = tuple(
-        Accuracy(shape, 0.5, draw(st.floats(-0.1, 0.2)), 100)
+        Accuracy(
+            shape,
+            0.5,
+            draw(st.floats(-0.1, 0.2)),
+            100,
+            drop_high=draw(st.none() | st.floats(-0.1, 0.3)),
+        )
         for shape in ("seq:2:L10", "seq:3:L10")
     )
     return replace(MEASURED, measurements=entries, accuracy=accuracy)
@@ -107,6 +117,9 @@ def test_the_three_promises(perf, batch, link, others, objective, current):
         if candidate.allowed and not candidate.plan.exact:
             assert objective.max_accuracy_drop > 0
             assert candidate.accuracy_drop <= objective.max_accuracy_drop
+            upper = candidate.accuracy_drop_high
+            if upper is not None and not objective.point_estimate:
+                assert upper <= objective.max_accuracy_drop
 
     def value(candidate):
         latency, energy = candidate.predicted_s, candidate.energy_j
@@ -129,7 +142,36 @@ def test_a_lossy_plan_needs_a_measured_drop_within_the_budget():
         assert candidate.allowed is allowed and reason in candidate.reason
     unknown = by_text(decide(model, 1, LENGTH, link, objective=Objective(max_accuracy_drop=1)))
     assert unknown["seq:3:L10"].accuracy_drop is None
-    assert "never measured" in unknown["seq:3:L10"].reason
+    assert "never measured; run `prism evaluate MODEL DATA --plans seq:3:L10`" in (
+        unknown["seq:3:L10"].reason
+    )
+
+
+def test_a_budget_is_compared_with_the_upper_end_of_the_interval_unless_told_otherwise():
+    entry = Accuracy("seq:2:L10", 0.97, 0.005, 400, "", "agreement", 0.001, 0.012)
+    model, link = CostModel(replace(make_map(), accuracy=(entry,))), LinkState(1e9, 0.0)
+    for budget, point_estimate, allowed in (
+        (0.012, False, True),
+        (0.01, False, False),
+        (0.01, True, True),
+        (0.004, True, False),
+    ):
+        objective = Objective("latency", budget, point_estimate)
+        found = by_text(decide(model, 1, LENGTH, link, objective=objective))["seq:2:L10"]
+        assert found.allowed is allowed, objective
+        told = (found.accuracy_drop, found.accuracy_drop_low, found.accuracy_drop_high)
+        assert (*told, found.accuracy_metric) == (0.005, 0.001, 0.012, "agreement")
+    wide = by_text(decide(model, 1, LENGTH, link, objective=Objective("latency", 0.01)))
+    assert re.search(
+        "may lose 0.0120 of agreement, .*upper end .* around 0.0050.*--map MAP.*--point-estimate",
+        wide["seq:2:L10"].reason,
+    )
+    assert "compared: the measured value" in found.reason
+
+
+def test_exact_plans_are_told_to_lose_nothing():
+    local = by_text(decide(CostModel(make_map()), 1, LENGTH, LINK.state()))["local"]
+    assert (local.accuracy_drop, local.accuracy_drop_high, local.accuracy_metric) == (0, 0, None)
 
 
 def test_an_allow_list_restricts_and_admits():

@@ -32,6 +32,22 @@ def test_bytes_are_those_the_busiest_node_receives_or_all_on_the_air(text, rows,
     assert exchange_bytes(plan, MODEL, 4, 197, shared=True) == 4 * shared_rows * ROW
 
 
+@pytest.mark.parametrize(
+    ("text", "rows", "shared_rows"),
+    [
+        ("seq:2:C10", 10, 20),
+        ("seq:2:C10:f16", 5, 10),
+        ("seq:3:C10:lag1", 20, 60),
+        ("seq:2:C50:shares=9/1", 50, 70),
+    ],
+)
+def test_the_count_of_a_cluster_travels_with_its_mean(text, rows, shared_rows):
+    plan, row = Plan.parse(text), (768 + 1) * 4
+    assert exchange_bytes(plan, MODEL, 2, 197, shared=False) == 2 * rows * row
+    assert exchange_bytes(plan, MODEL, 1, 197, shared=True) == shared_rows * row
+    assert exchange_count(plan, MODEL, LINK) == 11 - plan.lag
+
+
 def test_a_partition_smaller_than_its_segments_sends_its_rows():
     assert exchange_bytes(Plan.parse("seq:2:L10"), MODEL, 1, 6, shared=False) == 3 * ROW
     with pytest.raises(RequestError):

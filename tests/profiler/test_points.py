@@ -27,11 +27,18 @@ def test_every_node_alone_and_every_number_of_nodes_together():
     assert {str(plan) for plan in together if plan.size == 2} == {
         "batch:2",
         "seq:2:full",
-        "seq:2:L4:f16",
-        "seq:2:L4:lag1:f16",
+        "seq:2:C4:f16",
+        "seq:2:C4:lag1:f16",
+        "seq:2:C10:f16",
+        "seq:2:C10:lag1:f16",
         "seq:2:L10:f16",
-        "seq:2:L10:lag1:f16",
     }
+
+
+def test_nodes_of_different_speed_get_positions_in_proportion_under_every_means():
+    together = plans_together(VIT, (10,), [1.0, 3.0])
+    split = {str(plan).partition(":shares=") for plan in together if plan.exchanges}
+    assert {shares for _, _, shares in split} == {"75/25"} and len(split) == 4
 
 
 def test_rotary_models_are_not_asked_for_lag():

@@ -19,6 +19,7 @@ from prism.coordinator.recovery import Placed, place
 from prism.coordinator.requests import Request, ResponseFuture
 from prism.engine.strategies import STRATEGIES
 from prism.errors import ClusterError, ConfigError, PlanError
+from prism.fidelity.accuracy import accuracy_of
 from prism.models.inputs import check_inputs
 from prism.models.load import ModelInfo
 from prism.perfmap import ClusterIdentity, NodeInfo, PerformanceMap
@@ -141,7 +142,8 @@ class DistributedModel:
     ) -> None:
         """Let a performance map choose the plan of requests that name none.
 
-        The map may cover more nodes than are alive; those that come later are taken in.
+        The map may cover more nodes than are alive; those that come later are taken in. So is what
+        `accuracy.json` beside the model says of these weights, which may be younger than the map.
 
         Args:
             perf: the map, or the file it is in.
@@ -150,9 +152,11 @@ class DistributedModel:
 
         Raises:
             MapError: the map is broken, or was measured on something else.
+            ModelError: the table beside the model cannot be read.
         """
         if not isinstance(perf, PerformanceMap):
             perf = PerformanceMap.load(perf)
+        perf = perf.with_accuracy(accuracy_of(self.info.files, self.fingerprint))
         plans = None if allow is None else [_named(plan) for plan in allow]
         adaptive = Adaptive(perf, self.identity(), objective, plans)
         self.close()

@@ -85,19 +85,19 @@ def draw_drops(path: Path, points: Sequence[DropPoint], metric: AccuracyMetric, 
 
     figure = Figure(figsize=(9.0, 5.2), layout="constrained")
     axes = figure.add_subplot()
-    series: dict[tuple[int, str, int], list[DropPoint]] = {}
+    series: dict[tuple[int, str, int, str], list[DropPoint]] = {}
     for point in points:
         plan = point.plan
-        key = (plan.size, "full" if plan.means is None else plan.grouping, plan.lag)
-        series.setdefault(key, []).append(point)
-    sizes = sorted({size for size, _, _ in series})
-    for index, ((size, way, lag), members) in enumerate(sorted(series.items())):
+        way = "full" if plan.means is None else plan.grouping
+        series.setdefault((plan.size, way, plan.lag, plan.wire), []).append(point)
+    sizes = sorted({size for size, *_ in series})
+    for index, ((size, group, lag, wire), members) in enumerate(sorted(series.items())):
         style = {
             "marker": _MARKERS[sizes.index(size) % len(_MARKERS)],
-            "color": _COLOURS[way],
+            "color": _COLOURS[group],
             "linestyle": "--" if lag else "-",
-            "markerfacecolor": "white" if lag else _COLOURS[way],
-            "label": f"{size} nodes, {_WORDS[way]}{', lag' if lag else ''}",
+            "markerfacecolor": "white" if lag else _COLOURS[group],
+            "label": f"{size} nodes, {_WORDS[group]}{', lag' if lag else ''}, {wire}",
         }
         _draw_series(axes, members, _ASIDE**index, style)
     _set_axes(axes, points, _LOST[metric])

@@ -10,6 +10,7 @@ MODEL_HELP = (
     "digits, the model in the package; a directory (./digits for one of that name); a Hugging Face "
     "id; or random:NAME_OR_DIR, random weights for timing, such as random:vit-base."
 )
+POINT_ESTIMATE_HELP = "Compare the measured drop, not the upper end of its 95 % interval."
 
 
 def check_at_least(least: int, options: Mapping[str, int | None]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from prism.cli import output
-from prism.cli.arguments import check_at_least
+from prism.cli.arguments import POINT_ESTIMATE_HELP, check_at_least
 from prism.cli.demo_stream import print_stream, stream_report
 from prism.cli.target import Target, read_target
 from prism.errors import ConfigError
@@ -41,8 +41,11 @@ def demo(
         str, typer.Option(help="What adapting is for: latency, energy or edp.")
     ] = "latency",
     max_accuracy_drop: Annotated[
-        float, typer.Option(help="What adapting may cost: 0.02 = 2 points.")
-    ] = 0.02,
+        float, typer.Option(help="What adapting may cost: 0.03 = 3 points.")
+    ] = 0.03,
+    point_estimate: Annotated[
+        bool, typer.Option("--point-estimate", help=POINT_ESTIMATE_HELP)
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Profile, compare and adapt on this machine: the digits model on images it never saw.
@@ -53,7 +56,8 @@ def demo(
     check_at_least(2, {"--nodes": nodes})
     check_at_least(1, {"--images": images})
     target = read_target(None, needed=nodes, threads=_THREADS, link=link)
-    goal = Objective(cast(Metric, objective), max_accuracy_drop) if plan == "auto" else None
+    budget = Objective(cast(Metric, objective), max_accuracy_drop, point_estimate)
+    goal = budget if plan == "auto" else None
     plans = _plans(plan, target.names)
     pixels, labels = _held_out(images)
     results, stream = _run_both(plans, target, pixels, labels, goal)
@@ -204,6 +208,11 @@ def _notes(report: dict[str, Any]) -> list[str]:
         "of which: on the first node; comm is waiting inside the model, other is sending the input "
         "and waiting for answers, staging is copying between GPU and host (0 on CPUs)",
     ]
+    if any(Plan.parse(plan["plan"]).means for plan in report["plans"]):
+        notes.append(
+            "C10 = each node sends 10 means of similar positions, L10 = 10 means of neighbouring "
+            "ones; lag1 = means of the block before; f16 = sent as float16"
+        )
     recovered = sum(plan["recovered"] for plan in report["plans"])
     if recovered:
         notes.append(f"{recovered} requests were finished by other nodes than planned; run again")

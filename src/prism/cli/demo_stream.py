@@ -8,6 +8,7 @@ from prism.cli import output
 
 if TYPE_CHECKING:
     from prism.demo.stream import Stream
+    from prism.plan import Objective
 
 
 def stream_report(stream: Stream) -> dict[str, Any]:
@@ -23,6 +24,7 @@ def stream_report(stream: Stream) -> dict[str, Any]:
         },
         "objective": stream.objective.metric,
         "max_accuracy_drop": stream.objective.max_accuracy_drop,
+        "point_estimate": stream.objective.point_estimate,
         **summary(stream.results),
     }
 
@@ -34,11 +36,10 @@ def print_stream(stream: Stream) -> None:
 
     from prism.bench.contest import ADAPTIVE, ORACLE, totals
 
-    drop = f"{stream.objective.max_accuracy_drop:.0%}"
     print(
         f"\nThen prism profiled the model ({stream.perf.passes} forward passes in "
         f"{stream.perf.seconds_spent:.0f} s) and chose the plan itself while the link changed, "
-        f"for the least latency with at most {drop} less accuracy:"
+        f"for the least {stream.objective.metric} with {_budget(stream.objective)}:"
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for column in ("Mbit/s", "images", "noticed\ns"):
@@ -77,3 +78,12 @@ def print_stream(stream: Stream) -> None:
         "the oracle and the fixed plans may lose any accuracy, adaptive may not; noticed: time "
         "until the planner's estimate had the new bandwidth, with no request running"
     )
+
+
+def _budget(objective: Objective) -> str:
+    """Return in words how much accuracy may be lost."""
+    if objective.max_accuracy_drop == 0:
+        return "exact plans only"
+    end = "as measured" if objective.point_estimate else "interval included where there is one"
+    points = 100 * objective.max_accuracy_drop
+    return f"at most {points:g} points less accuracy ({end})"

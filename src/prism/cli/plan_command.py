@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from prism.cli.arguments import POINT_ESTIMATE_HELP
 from prism.cli.plan_question import Question, ask, quantity
 from prism.errors import ConfigError
 from prism.plan import Metric, Objective
@@ -44,6 +45,9 @@ def plan(
     max_accuracy_drop: Annotated[
         float, typer.Option(help="Measured drop that is tolerated, 0..1; 0.02 = 2 points.")
     ] = 0.0,
+    point_estimate: Annotated[
+        bool, typer.Option("--point-estimate", help=POINT_ESTIMATE_HELP)
+    ] = False,
     allow: Annotated[
         list[str] | None, typer.Option(metavar="PLAN", help="Only these and local; repeatable.")
     ] = None,
@@ -72,7 +76,7 @@ def plan(
         length,
         quantity("--bandwidth", bandwidth),
         quantity("--latency", latency),
-        Objective(cast(Metric, objective), max_accuracy_drop),
+        Objective(cast(Metric, objective), max_accuracy_drop, point_estimate),
         allow,
         alive or (),
         failed or (),

@@ -57,6 +57,7 @@ class Question:
             "link": {"bandwidth_bps": self.link.bandwidth_bps, "latency_s": self.link.latency_s},
             "objective": self.objective.metric,
             "max_accuracy_drop": self.objective.max_accuracy_drop,
+            "point_estimate": self.objective.point_estimate,
             "allow": None if self.allow is None else [str(plan) for plan in self.allow],
             "alive": list(self.alive),
             "failed": list(self.failed),

@@ -197,7 +197,7 @@ def _decision_table(question: Question, decision: Decision) -> tuple[list[str], 
     ]
     base = _worth(_of(decision, Plan()), metric)
     energy = [] if metric == "latency" else ["energy J"]
-    headings = ["plan", "total ms", *energy, "gain", *(name[:-2] for name in parts), "accuracy", ""]
+    headings = ["plan", "total ms", *energy, "gain", *(name[:-2] for name in parts), "answers", ""]
     rows: _Rows = []
     for each in decision.candidates:
         worth = _worth(each, metric)
@@ -207,17 +207,23 @@ def _decision_table(question: Question, decision: Decision) -> tuple[list[str], 
             cells.append("-" if each.energy_j is None else f"{_guess(each)}{each.energy_j:.2f}")
         cells.append(_times(_gain(base, worth) if base and worth else None))
         cells.extend(f"{getattr(each, name) * 1e3:.1f}" for name in parts)
-        cells.append(_accuracy(each))
+        cells.append(_answers(each))
         chosen = each.plan == decision.choice
         cells.append("chosen" if chosen else "" if each.allowed else "may not be used")
         rows.append((cells, _style(each.plan, chosen, each.allowed)))
     return headings, rows
 
 
-def _accuracy(candidate: Candidate) -> str:
+def _answers(candidate: Candidate) -> str:
     if candidate.plan.exact:
         return "exact"
-    return "unknown" if candidate.accuracy_drop is None else f"{-candidate.accuracy_drop:+.2%}"
+    if candidate.accuracy_drop is None:
+        return "unknown"
+    # A loss is a negative change, and no change is none: 0 - 0 has no sign.
+    text = f"{0.0 - candidate.accuracy_drop:+.2%}"
+    if candidate.accuracy_drop_high is not None:
+        text += f" (to {0.0 - candidate.accuracy_drop_high:+.2%})"
+    return f"{text} {candidate.accuracy_metric}"
 
 
 def _style(plan: Plan, chosen: bool, allowed: bool) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from prism.cli import output
-from prism.cli.arguments import MODEL_HELP, check_at_least
+from prism.cli.arguments import MODEL_HELP, POINT_ESTIMATE_HELP, check_at_least
 from prism.cli.target import Target, read_target
 from prism.errors import ConfigError, ModelError, RequestError
 from prism.plan import WIRE_BYTES, Metric, Objective, Plan
@@ -51,6 +51,9 @@ def run(
     max_accuracy_drop: Annotated[
         float, typer.Option(help="For --plan auto: 0.02 = 2 points; 0 = exact plans only.")
     ] = 0.0,
+    point_estimate: Annotated[
+        bool, typer.Option("--point-estimate", help=POINT_ESTIMATE_HELP)
+    ] = False,
     nodes: Annotated[
         int | None, typer.Option(help="Local nodes; default: as many as the plan names.")
     ] = None,
@@ -64,7 +67,7 @@ def run(
 ) -> None:
     """Run MODEL once on all inputs as one batch; print its answers and what they cost."""
     check_at_least(1, {"--top": top, "--repeat": repeat})
-    option = _read_plan(plan, perf, objective, max_accuracy_drop)
+    option = _read_plan(plan, perf, objective, max_accuracy_drop, point_estimate)
     target = read_target(cluster, needed=option.nodes, nodes=nodes, threads=threads, link=link)
     if option.perf:  # whoever is there will do
         target = replace(target, needed=1)
@@ -105,11 +108,15 @@ class _PlanOption:
         return max([self.plan.size, *known])
 
 
-def _read_plan(plan: str, perf: Path | None, objective: str, drop: float) -> _PlanOption:
-    goal = Objective(cast(Metric, objective), drop)
+def _read_plan(
+    plan: str, perf: Path | None, objective: str, drop: float, point_estimate: bool
+) -> _PlanOption:
+    goal = Objective(cast(Metric, objective), drop, point_estimate)
     if plan != "auto":
         if perf is not None:
             raise ConfigError(f"--map {perf} is for --plan auto, not {plan}; leave one out")
+        if point_estimate:
+            raise ConfigError(f"--point-estimate is for --plan auto, not {plan}; leave it out")
         if goal != Objective():
             raise ConfigError(
                 f"--objective {objective} and --max-accuracy-drop {drop:g} are for "

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 BATCH = 16
 _SINGLES = 20  # requests of one image, per plan
-_SEQUENCES = ("full", "L10", "L10:f16", "L10:lag1:f16", "L4", "L4:lag1:f16")
+# Cluster Means beside Segment Means of the same number, lag and wire.
+_SEQUENCES = (
+    "full",
+    *("C10:f16", "L10:f16"),
+    *("C10:lag1:f16", "L10:lag1:f16"),
+    *("C4:lag1:f16", "L4:lag1:f16"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import torch
 from prism.transport.base import Handle, Transport
 from prism.transport.staging import Staging
 
-Shape = tuple[int, ...]
+Shape = tuple[int, int, int]  # batch, rows, width
 
 # Exchanges whose frames may be in flight at once: with lag, the one being waited for and the one
 # just posted; one more so that a slow peer may still be reading while the next frame is filled.
@@ -79,8 +79,8 @@ class Exchange:
         self._pending[key] = _Pending(handle, frames, shapes, payload)
         self._sending[slot] = handle
 
-    def collect(self, key: int, dim: int) -> torch.Tensor | None:
-        """Wait for the exchange `key`; return the received tensors joined along `dim`, by rank.
+    def collect(self, key: int) -> torch.Tensor | None:
+        """Wait for the exchange `key`; return the received rows joined along dim 1, by rank.
 
         Raises:
             PeerLost, DeadlineExceeded: as `Handle.wait`.
@@ -89,13 +89,13 @@ class Exchange:
         pending.handle.wait(self._timeout_s)
         if not pending.shapes:
             return None
-        sizes = [shape[dim] for shape in pending.shapes.values()]
-        joined = list(next(iter(pending.shapes.values())))
-        joined[dim] = sum(sizes)
-        out = torch.empty(joined, dtype=pending.like.dtype, device=pending.like.device)
+        sizes = [rows for _, rows, _ in pending.shapes.values()]
+        batch, _, width = next(iter(pending.shapes.values()))
+        like = pending.like
+        out = torch.empty(batch, sum(sizes), width, dtype=like.dtype, device=like.device)
         start = 0
         for frame, size in zip(pending.frames.values(), sizes, strict=True):
-            self._staging.unpack(frame, self._wire, out.narrow(dim, start, size))
+            self._staging.unpack(frame, self._wire, out.narrow(1, start, size))
             start += size
         return out
 

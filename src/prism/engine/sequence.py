@@ -12,6 +12,7 @@ The distributed `ForwardPass`. What one rank does, in a model of L blocks, with 
                     rank 0:        rows = [rows ; collect(L)]; finish; the model head follows
 
 Rotary families post and collect keys and values inside the attention, every block, without lag.
+Clusters are chosen before every block, on its normalised input.
 `collect` stands still until the others' frames are here; own frames go out meanwhile, and are
 waited for in `finish` or when their slot is filled again (see `Exchange`).
 """
@@ -26,7 +27,8 @@ from typing_extensions import override
 
 from prism.engine.exchange import Exchange
 from prism.engine.view import PartitionView
-from prism.partition.forward_pass import ForwardPass, PassComplete
+from prism.partition.forward_pass import ForwardPass, PassComplete, Standardise
+from prism.partition.heads import join_heads, split_heads
 from prism.partition.spans import Span
 from prism.plan import ModelShape, Plan
 from prism.transport.base import Transport
@@ -47,6 +49,7 @@ class SequencePass(ForwardPass):
         timeout_s: longest wait for one exchange.
 
     Attributes:
+        standardised: see `ForwardPass`.
         output_s: time rank 0 waited for the other ranks' output rows.
         over: whether every exchange of this pass has ended here, in both directions.
     """
@@ -77,7 +80,7 @@ class SequencePass(ForwardPass):
         self._pruned: tuple[torch.Tensor, slice] | None = None
 
     @override
-    def enter(self, hidden_BND: torch.Tensor) -> torch.Tensor:
+    def enter(self, hidden_BND: torch.Tensor, standardise: Standardise) -> torch.Tensor:
         length = hidden_BND.shape[1]
         self._view = PartitionView(
             self._plan,
@@ -90,31 +93,42 @@ class SequencePass(ForwardPass):
         needed = self._rows_for_model_head(length)
         self._needed = [_overlap(span, needed) for span in self._view.spans]
         self._idle_at_end = self._rank != 0 and not self._needed[self._rank].size
-        if not self._shape.rotary:
-            self._input_context = self._view.context_of_input(hidden_BND)
-        return hidden_BND[:, self._view.own.start : self._view.own.stop].contiguous()
+        self.standardised = self._view.clusters
+        own_BnD = hidden_BND[:, self._view.own.start : self._view.own.stop].contiguous()
+        if self._shape.rotary:
+            self._choose_groups(self._rows(own_BnD, standardise))
+        else:
+            rows_BND = self._rows(hidden_BND, standardise)
+            self._input_payloads = self._view.payloads_of_input(rows_BND)
+        return own_BnD
 
     @override
     def slice_positions(self, x: torch.Tensor, dim: int) -> torch.Tensor:
         return x.narrow(dim, self._view.own.start, self._view.own.size)
 
     @override
-    def before_block(self, index: int, hidden_BnD: torch.Tensor) -> torch.Tensor:
+    def before_block(
+        self, index: int, hidden_BnD: torch.Tensor, standardise: Standardise
+    ) -> torch.Tensor:
+        rows_BnD = self._rows(hidden_BnD, standardise)
         if self._shape.rotary:
+            self._choose_groups(rows_BnD)
             return hidden_BnD
         serves = index + self._plan.lag  # the block whose attention will use these rows
         if serves <= self._last:
-            self._post(serves, self._view.pool(hidden_BnD), dim=1)
+            self._choose_groups(rows_BnD)
+            self._post(serves, rows_BnD)
         if serves >= self._last and self._idle_at_end:
             self._end(hidden_BnD, [])
-        return self._prune(hidden_BnD) if index == self._last else hidden_BnD
+        return self._prune(hidden_BnD, rows_BnD) if index == self._last else hidden_BnD
 
     @override
     def context(self, index: int) -> torch.Tensor | None:
         if index <= self._plan.lag:
-            others = self._input_context
+            received = self._input_payloads
         else:
-            others = self._exchange.collect(index, dim=1)
+            received = self._exchange.collect(index)
+        others = None if received is None else self._view.take(received)
         if self._pruned is None:
             return others
         own, _ = self._pruned
@@ -128,12 +142,13 @@ class SequencePass(ForwardPass):
     def keyed_context(
         self, index: int, key_BGnd: torch.Tensor, value_BGnd: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        pair = torch.stack([self._view.pool(key_BGnd), self._view.pool(value_BGnd)])
-        self._post(index, pair, dim=3)
+        self._post(index, join_heads(key_BGnd, value_BGnd))
         if index == self._last and self._idle_at_end:
-            self._end(pair, [])
-        others = self._exchange.collect(index, dim=3)
-        return None if others is None else (others[0], others[1])
+            self._end(key_BGnd, [])
+        received = self._exchange.collect(index)
+        if received is None:
+            return None
+        return split_heads(self._view.take(received), key_BGnd.shape[1])
 
     @override
     def bias(self, mask: torch.Tensor | None) -> torch.Tensor | None:
@@ -158,26 +173,31 @@ class SequencePass(ForwardPass):
         waited_s = self._counters.comm_s
         key = self._shape.blocks  # one after the last block's exchange
         self._exchange.post(key, own, [], shapes)
-        others = self._exchange.collect(key, dim=1)
+        others = self._exchange.collect(key)
         self.output_s = self._counters.comm_s - waited_s
         self._finish()
         return own if others is None else torch.cat([own, others], dim=1)
 
-    def _post(self, key: int, payload: torch.Tensor, dim: int) -> None:
-        """Send `payload` to the listeners and receive the sources', whose rows lie along `dim`."""
-        shapes = {}
-        for rank in self._view.sources:
-            shape = list(payload.shape)
-            shape[dim] = self._view.rows_sent_by(rank)
-            shapes[rank] = tuple(shape)
+    def _rows(self, hidden_BnD: torch.Tensor, standardise: Standardise) -> torch.Tensor:
+        """Return the form of a block's input that is averaged, and judged for similarity."""
+        return standardise(hidden_BnD) if self.standardised else hidden_BnD
+
+    def _choose_groups(self, rows_BnD: torch.Tensor) -> None:
+        self._groups = self._view.groups(rows_BnD) if self._view.listeners else None
+
+    def _post(self, key: int, rows_BnE: torch.Tensor) -> None:
+        """Send the listeners the means of own rows, and receive the sources'."""
+        batch, _, width = rows_BnE.shape
+        shapes = {rank: self._view.payload_shape(rank, batch, width) for rank in self._view.sources}
+        payload = self._view.payload(rows_BnE, self._groups)
         self._exchange.post(key, payload, self._view.listeners, shapes)
 
-    def _prune(self, hidden_BnD: torch.Tensor) -> torch.Tensor:
+    def _prune(self, hidden_BnD: torch.Tensor, rows_BnD: torch.Tensor) -> torch.Tensor:
         """Let only the rows the model head needs ask questions in the last block."""
         keep = _within(self._needed[self._rank], self._view.own)
         if self._shape.causal or keep == slice(0, self._view.own.size):
             return hidden_BnD
-        self._pruned = (hidden_BnD, keep)
+        self._pruned = (rows_BnD, keep)
         return hidden_BnD[:, keep]
 
     def _rows_for_model_head(self, length: int) -> Span:

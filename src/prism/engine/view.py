@@ -5,13 +5,19 @@ from __future__ import annotations
 import torch
 
 from prism.partition.bias import count_bias, join_bias, own_bias
-from prism.partition.means import pooling, segment_means
-from prism.partition.spans import Span, segment_sizes, spans
+from prism.partition.clusters import cluster_pooling
+from prism.partition.means import join_counts, pooling, segment_means, split_counts
+from prism.partition.spans import segment_sizes, spans
 from prism.plan import Plan
+
+Groups = tuple[torch.Tensor, torch.Tensor]  # (pool_BCn, counts_BC)
 
 
 class PartitionView:
     """The geometry of one request as seen from one rank.
+
+    What ranks exchange are rows: all of a partition's, the means of its segments, or the means of
+    its clusters, each with its count as one more column, since only the sender knows it.
 
     Args:
         plan: the sequence plan.
@@ -26,6 +32,7 @@ class PartitionView:
         own: positions of this rank.
         sources: ranks whose rows this one attends to.
         listeners: ranks that attend to this one's rows.
+        clusters: whether means are of clusters.
     """
 
     def __init__(
@@ -43,56 +50,70 @@ class PartitionView:
         others = [other for other in range(plan.size) if other != rank]
         self.sources = [other for other in others if not causal or other < rank]
         self.listeners = [other for other in others if not causal or other > rank]
+        self.clusters = plan.grouping == "clusters"
         self._rank = rank
         self._full = plan.means is None
+        self._real_BN = real_BN
         self._sizes = [segment_sizes(span.size, plan.means) for span in self.spans]
-        self._pools: dict[int, torch.Tensor] = {}
         self._masks: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        if not self._full:
-            self._prepare_means(causal, real_BN, device)
+        if self._full:
+            return
+        self._own_bias = self._bias = own_bias(self._real(rank), self.own.size, causal).to(device)
+        if not self.clusters:
+            self._segments = {
+                each: pooling(self._sizes[each], self._real(each), device)
+                for each in [rank, *self.sources]
+            }
+            self._bias = self._bias_with([self._segments[each][1] for each in self.sources])
 
-    def _prepare_means(
-        self, causal: bool, real_BN: torch.Tensor | None, device: torch.device
-    ) -> None:
-        def real(span: Span) -> torch.Tensor | None:
-            return None if real_BN is None else real_BN[:, span.start : span.stop]
+    def groups(self, rows_BnD: torch.Tensor, rank: int | None = None) -> Groups | None:
+        """Return which rows of a rank (default: this one) are averaged together in one block.
 
-        biases = [own_bias(real(self.own), self.own.size, causal).to(device)]
-        for rank in sorted([self._rank, *self.sources]):
-            self._pools[rank], counts = pooling(self._sizes[rank], real(self.spans[rank]), device)
-            if rank != self._rank:
-                biases.append(count_bias(counts))
-        self._bias = join_bias(biases)
+        Args:
+            rows_BnD: the rank's; what clusters are chosen by.
+            rank: whose they are.
 
-    def rows_sent_by(self, rank: int) -> int:
-        """Return how many rows (means) a rank sends per exchange."""
-        return len(self._sizes[rank])
+        Returns:
+            The averaging matrix and the counts behind its means; None: every row stands alone.
+        """
+        rank = self._rank if rank is None else rank
+        if self.clusters:
+            return cluster_pooling(rows_BnD, len(self._sizes[rank]), self._real(rank))
+        return None if self._full else self._segments[rank]
 
-    def pool(self, rows: torch.Tensor, rank: int | None = None) -> torch.Tensor:
-        """Return what a rank (default: this one) sends of its rows: their means, or all of them."""
-        return (
-            rows
-            if self._full
-            else segment_means(rows, self._pools[self._rank if rank is None else rank])
-        )
+    def payload(self, rows_BnE: torch.Tensor, groups: Groups | None) -> torch.Tensor:
+        """Return what is sent of rows."""
+        if groups is None:
+            return rows_BnE
+        pool, counts = groups
+        means = segment_means(rows_BnE, pool)
+        return join_counts(means, counts) if self.clusters else means
 
-    def context_of_input(self, hidden_BND: torch.Tensor) -> torch.Tensor | None:
+    def payload_shape(self, rank: int, batch: int, width: int) -> tuple[int, int, int]:
+        """Return the shape of what a rank sends of rows of `width` values."""
+        return batch, len(self._sizes[rank]), width + self.clusters
+
+    def take(self, received_BCE: torch.Tensor) -> torch.Tensor:
+        """Return the received rows alone; `bias` follows their counts from now on."""
+        if not self.clusters:
+            return received_BCE
+        rows, counts = split_counts(received_BCE)
+        self._bias = self._bias_with([counts])
+        return rows
+
+    def payloads_of_input(self, rows_BND: torch.Tensor) -> torch.Tensor | None:
         """Return what the sources would send for block 0, whose whole input every node has."""
-        if not self.sources:
-            return None
-        return torch.cat(
-            [
-                self.pool(hidden_BND[:, self.spans[rank].start : self.spans[rank].stop], rank)
-                for rank in self.sources
-            ],
-            dim=1,
-        )
+        payloads = []
+        for rank in self.sources:
+            rows = rows_BND[:, self.spans[rank].start : self.spans[rank].stop]
+            payloads.append(self.payload(rows, self.groups(rows, rank)))
+        return torch.cat(payloads, dim=1) if payloads else None
 
     def bias(self, mask: torch.Tensor | None) -> torch.Tensor | None:
         """Return the bias of own rows over [own keys; context].
 
         Full exchange translates the model's own mask over all positions, and so keeps windows,
-        padding and causality exactly; means use the bias prepared from padding and counts.
+        padding and causality exactly; means use padding and counts.
         """
         if not self._full:
             return self._bias
@@ -106,3 +127,10 @@ class PartitionView:
             joined = torch.cat([rows[..., span.start : span.stop] for span in columns], dim=-1)
             self._masks[id(mask)] = (mask, joined)
         return self._masks[id(mask)][1]
+
+    def _real(self, rank: int) -> torch.Tensor | None:
+        span = self.spans[rank]
+        return None if self._real_BN is None else self._real_BN[:, span.start : span.stop]
+
+    def _bias_with(self, counts: list[torch.Tensor]) -> torch.Tensor:
+        return join_bias([self._own_bias, *map(count_bias, counts)])

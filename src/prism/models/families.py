@@ -8,7 +8,6 @@ older one would match by accident.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -17,6 +16,7 @@ from packaging.version import Version
 from torch import nn
 
 from prism.errors import UnsupportedModel
+from prism.models.norms import SplitNorm
 from prism.plan import ModelShape
 
 RELEASE = Version(transformers.__version__)
@@ -33,7 +33,7 @@ class Family:
         model_types: values of `config.model_type` that belong to it.
         blocks: paths from the base model to the list of blocks.
         attention: paths in a block to the module that calls the attention function.
-        norm: path in a block to what normalises the input before keys and values; None = nothing.
+        norm: path in a block to what normalises the input before attention; None = nothing.
         keys, values: paths in a block to the projections (`separate`), or both to one Conv1D that
             makes queries, keys and values (`fused_conv1d`); empty where they are not needed.
         causal: a position attends only to itself and earlier ones.
@@ -123,6 +123,7 @@ def _llama(name: str) -> Family:
         model_types=(name,),
         blocks=("layers",),
         attention=("self_attn",),
+        norm="input_layernorm",
         causal=True,
         rotary=True,
         tail_rows=True,
@@ -186,6 +187,7 @@ FAMILIES: tuple[Family, ...] = (
         model_types=("gpt_neox",),
         blocks=("layers",),
         attention=("attention",),
+        norm="input_layernorm",
         causal=True,
         rotary=True,
         tail_rows=True,
@@ -198,6 +200,7 @@ FAMILIES: tuple[Family, ...] = (
         model_types=("modernbert",),
         blocks=("layers",),
         attention=("attn",),
+        norm="attn_norm",
         rotary=True,
         since="5.1",
     ),
@@ -324,7 +327,7 @@ class Site:
 
     block: nn.Module
     attention: nn.Module
-    norm: Callable[[Any], Any] | None
+    norm: SplitNorm
     keys: nn.Module | None
     values: nn.Module | None
     projection: Projection
@@ -359,7 +362,7 @@ def _site(family: Family, block: nn.Module) -> Site:
     return Site(
         block=block,
         attention=part(family.attention),
-        norm=part((family.norm,)) if family.norm and not post_norm else None,
+        norm=SplitNorm(part((family.norm,)) if family.norm and not post_norm else None),
         keys=part(family.keys) if family.keys else None,
         values=part(family.values) if family.values else None,
         projection=family.projection,

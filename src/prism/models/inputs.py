@@ -170,7 +170,7 @@ def check_plan_of_family(family: Family, config: Any, plan: Plan) -> None:
     if plan.means is not None and has_sliding_window(config):
         raise PlanError(
             f"{plan}: {family.name} has sliding-window layers, where a mean that straddles the "
-            f"window has no defined weight; use full instead of {plan}"
+            f"window has no defined weight; use full instead of means"
         )
 
 

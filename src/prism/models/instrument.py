@@ -159,9 +159,9 @@ class _Binding:
             return None
         hidden = args[0] if args else kwargs["hidden_states"]
         if self._index == 0:
-            hidden = forward_pass.enter(hidden)
+            hidden = forward_pass.enter(hidden, self.site.norm.standardise)
         else:
-            hidden = forward_pass.before_block(self._index, hidden)
+            hidden = forward_pass.before_block(self._index, hidden, self.site.norm.standardise)
         kwargs = _own_positions(forward_pass, kwargs)
         if args:
             return (hidden, *args[1:]), kwargs
@@ -183,7 +183,11 @@ class _Binding:
             context = forward_pass.keyed_context(self._index, key_BGnd, value_BGnd)
         else:
             rows_BCD = forward_pass.context(self._index)
-            context = None if rows_BCD is None else self._project(rows_BCD, key_BGnd)
+            context = None
+            if rows_BCD is not None:
+                norm = self.site.norm
+                finish = norm.affine if forward_pass.standardised else norm.whole
+                context = self._project(finish(rows_BCD), key_BGnd)
         if context is None:
             return key_BGnd, value_BGnd
         if forward_pass.replaces_own_keys(self._index):
@@ -194,17 +198,16 @@ class _Binding:
         )
 
     def _project(
-        self, rows_BCD: torch.Tensor, like_BGnd: torch.Tensor
+        self, normed_BCD: torch.Tensor, like_BGnd: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Apply the block's own normalisation and projections to rows of others' block inputs."""
+        """Make keys and values of normalised rows, with the block's own projections."""
         site = self.site
-        normed = rows_BCD if site.norm is None else site.norm(rows_BCD)
         if site.projection == "fused_conv1d":
-            key, value = _project_conv1d(site.keys, normed)
+            key, value = _project_conv1d(site.keys, normed_BCD)
         else:
             assert site.keys is not None and site.values is not None
-            key, value = site.keys(normed), site.values(normed)
-        by_head = (*rows_BCD.shape[:2], like_BGnd.shape[1], like_BGnd.shape[3])
+            key, value = site.keys(normed_BCD), site.values(normed_BCD)
+        by_head = (*normed_BCD.shape[:2], like_BGnd.shape[1], like_BGnd.shape[3])
         return key.view(by_head).transpose(1, 2), value.view(by_head).transpose(1, 2)
 
 

@@ -48,9 +48,11 @@ def virtual(
     forward_pass = VirtualPass(
         sizes_for,
         full=plan.means is None,
+        clusters=plan.grouping == "clusters",
         lag=plan.lag,
         wire=WIRE_DTYPES[plan.wire],
         causal=family.causal,
+        rotary=family.rotary,
         real_BN=token_mask(str(model.main_input_name), attention_mask),
     )
     with attached(model, family, forward_pass):

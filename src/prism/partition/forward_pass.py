@@ -7,21 +7,34 @@ them. Neither sees the other's inside.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 
+Standardise = Callable[[torch.Tensor], torch.Tensor]
+"""The affine-free part of a block's first normalisation, position by position."""
+
 
 class ForwardPass(Protocol):
-    """One forward pass under one plan, as seen from one place."""
+    """One forward pass under one plan, as seen from one place.
 
-    def enter(self, hidden_BND: torch.Tensor) -> torch.Tensor:
+    Attributes:
+        standardised: whether `context` returns rows that lack only the affine part of the block's
+            first normalisation; else they are rows of block inputs.
+    """
+
+    standardised: bool
+
+    def enter(self, hidden_BND: torch.Tensor, standardise: Standardise) -> torch.Tensor:
         """Take the whole input of block 0 and return the rows `(B, n, D)` computed here."""
 
     def slice_positions(self, x: torch.Tensor, dim: int) -> torch.Tensor:
         """Return the own positions of something indexed by position along `dim`."""
 
-    def before_block(self, index: int, hidden_BnD: torch.Tensor) -> torch.Tensor:
+    def before_block(
+        self, index: int, hidden_BnD: torch.Tensor, standardise: Standardise
+    ) -> torch.Tensor:
         """See the input of block `index` > 0, start its exchange, return the rows to query with.
 
         Raises:
@@ -29,9 +42,10 @@ class ForwardPass(Protocol):
         """
 
     def context(self, index: int) -> torch.Tensor | None:
-        """Return rows `(B, C, D)` of block inputs to attend to besides the own keys.
+        """Return rows `(B, C, D)` to attend to besides the own keys.
 
-        They still need the block's own normalisation and projections. None: no further row.
+        They still need the block's projections, and its normalisation or (`standardised`) only the
+        affine part of it. None: no further row.
         """
 
     def keyed_context(
@@ -43,7 +57,11 @@ class ForwardPass(Protocol):
         """Return whether `context(index)` already holds the own rows."""
 
     def bias(self, mask: torch.Tensor | None) -> torch.Tensor | None:
-        """Return the attention bias, given the mask the model would have used on all positions."""
+        """Return the attention bias of the own keys and the context last returned.
+
+        Args:
+            mask: the one that the model would have used on all positions.
+        """
 
     def leave(self, hidden_BnD: torch.Tensor) -> torch.Tensor:
         """Take the output of the last block and return the rows the model head needs.

@@ -37,11 +37,20 @@ def segment_means(x: torch.Tensor, pool_BLn: torch.Tensor) -> torch.Tensor:
     """Average rows by segment, in float32.
 
     Args:
-        x: `(B, n, D)`, or `(B, H, n, d)` for keys and values by head.
-        pool_BLn: the averaging matrix of `pooling`.
+        x: `(B, n, D)`.
+        pool_BLn: the averaging matrix of `pooling`, or of `clusters.cluster_pooling`.
 
     Returns:
-        `(B, L, D)` or `(B, H, L, d)` in the dtype of `x`.
+        `(B, L, D)` in the dtype of `x`.
     """
-    pool = pool_BLn if x.dim() == 3 else pool_BLn[:, None]
-    return torch.matmul(pool, x.float()).to(x.dtype)
+    return torch.matmul(pool_BLn, x.float()).to(x.dtype)
+
+
+def join_counts(means_BCE: torch.Tensor, counts_BC: torch.Tensor) -> torch.Tensor:
+    """Return means with their counts as one more column, as they travel."""
+    return torch.cat([means_BCE, counts_BC[..., None].to(means_BCE.dtype)], dim=-1)
+
+
+def split_counts(rows_BCE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the means and their counts (float32) of what `join_counts` joined."""
+    return rows_BCE[..., :-1], rows_BCE[..., -1].float()

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch.nn.functional import pad
 from typing_extensions import override
 
 from prism.partition.bias import NEVER, count_bias, own_bias
-from prism.partition.forward_pass import ForwardPass
+from prism.partition.clusters import cluster_pooling
+from prism.partition.forward_pass import ForwardPass, Standardise
+from prism.partition.heads import join_heads, split_heads
 from prism.partition.means import pooling, segment_means
 
 
@@ -23,10 +26,11 @@ class VirtualPass(ForwardPass):
     Args:
         sizes_for: from N to the segment sizes of every partition.
         full: every row is exchanged, and the model's own mask, with its windows, is kept.
+        clusters: rows are averaged by similarity, in as many groups as there would be segments.
         lag: 0 or 1.
         wire: dtype exchanged values are rounded to.
         causal: whether rows attend only to earlier ones.
-        rotary: whether context is exchanged as rotated keys and values.
+        rotary: whether keys and values are exchanged, after rotation.
         real_BN: True where a token is real; None when all are.
     """
 
@@ -35,28 +39,37 @@ class VirtualPass(ForwardPass):
         sizes_for: Callable[[int], Sequence[Sequence[int]]],
         *,
         full: bool,
+        clusters: bool,
         lag: int,
         wire: torch.dtype,
         causal: bool,
+        rotary: bool,
         real_BN: torch.Tensor | None,
     ) -> None:
+        self.standardised = clusters
         self._sizes_for = sizes_for
         self._full = full
         self._lag = lag
         self._wire = wire
         self._causal = causal
+        self._rotary = rotary
         self._real_BN = real_BN
-        self._means: dict[int, torch.Tensor] = {}
+        self._payloads: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     @override
-    def enter(self, hidden_BND: torch.Tensor) -> torch.Tensor:
-        sizes = self._sizes_for(hidden_BND.shape[1])
-        self._pool, counts_BC = _block_diagonal_pooling(sizes, self._real_BN, hidden_BND.device)
-        self._foreign_NN = _foreign(sizes, hidden_BND.device)
-        self._bias = _partitioned_bias(
-            sizes, counts_BC, self._foreign_NN, self._real_BN, self._causal
-        )
-        self._means = {0: segment_means(hidden_BND, self._pool)}
+    def enter(self, hidden_BND: torch.Tensor, standardise: Standardise) -> torch.Tensor:
+        self._sizes = self._sizes_for(hidden_BND.shape[1])
+        device = hidden_BND.device
+        self._foreign_NN = _foreign(self._sizes, device)
+        self._hidden_NC = _hidden(self._sizes, self._causal, device)
+        own = own_bias(self._real_BN, len(self._foreign_NN), self._causal).to(device)
+        self._own_bias = own.masked_fill(self._foreign_NN, NEVER)
+        if not self.standardised:
+            sizes = [size for partition in self._sizes for size in partition]
+            self._groups = pooling(sizes, self._real_BN, device)
+            self._bias = self._bias_with(self._groups[1])
+        # Nothing of the input travels: every device has it.
+        self._see(0, self._rows(hidden_BND, standardise), hidden_BND.dtype)
         return hidden_BND
 
     @override
@@ -64,22 +77,29 @@ class VirtualPass(ForwardPass):
         return x
 
     @override
-    def before_block(self, index: int, hidden_BnD: torch.Tensor) -> torch.Tensor:
-        means = segment_means(hidden_BnD, self._pool)
-        self._means[index] = means.to(self._wire).to(means.dtype)
-        self._means.pop(index - 2, None)
+    def before_block(
+        self, index: int, hidden_BnD: torch.Tensor, standardise: Standardise
+    ) -> torch.Tensor:
+        self._see(index, self._rows(hidden_BnD, standardise), self._wire)
+        self._payloads.pop(index - 2, None)
         return hidden_BnD
 
     @override
     def context(self, index: int) -> torch.Tensor | None:
-        return self._means[max(0, index - self._lag)]
+        means, counts = self._payloads[max(0, index - self._lag)]
+        if self.standardised:
+            self._bias = self._bias_with(counts)
+        return means
 
     @override
     def keyed_context(
         self, index: int, key_BGnd: torch.Tensor, value_BGnd: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        key, value = (segment_means(x, self._pool) for x in (key_BGnd, value_BGnd))
-        return key.to(self._wire).to(key.dtype), value.to(self._wire).to(value.dtype)
+        pool, counts = self._groups
+        means = segment_means(join_heads(key_BGnd, value_BGnd), pool)
+        if self.standardised:
+            self._bias = self._bias_with(_rounded(counts, self._wire))
+        return split_heads(_rounded(means, self._wire), key_BGnd.shape[1])
 
     @override
     def replaces_own_keys(self, index: int) -> bool:
@@ -98,11 +118,44 @@ class VirtualPass(ForwardPass):
     def leave(self, hidden_BnD: torch.Tensor) -> torch.Tensor:
         return hidden_BnD
 
+    def _rows(self, hidden_BnD: torch.Tensor, standardise: Standardise) -> torch.Tensor:
+        return standardise(hidden_BnD) if self.standardised else hidden_BnD
 
-def _block_diagonal_pooling(
-    sizes: Sequence[Sequence[int]], real_BN: torch.Tensor | None, device: torch.device
+    def _see(self, index: int, rows_BND: torch.Tensor, wire: torch.dtype) -> None:
+        """Choose the groups of a block, and keep what the partitions tell each other of it."""
+        if self.standardised:
+            self._groups = _clusters(rows_BND, self._sizes, self._real_BN)
+        if not self._rotary:
+            pool, counts = self._groups
+            means = segment_means(rows_BND, pool)
+            self._payloads[index] = _rounded(means, wire), _rounded(counts, wire)
+
+    def _bias_with(self, counts_BC: torch.Tensor) -> torch.Tensor:
+        """Return `(1 or B, 1, N, N + C)`: own partition's rows, and the visible others' means."""
+        means = count_bias(counts_BC).masked_fill(self._hidden_NC, NEVER)
+        batch, length = max(self._own_bias.shape[0], means.shape[0]), means.shape[2]
+        parts = [each.expand(batch, 1, length, -1) for each in (self._own_bias, means)]
+        return torch.cat(parts, dim=3)
+
+
+def _rounded(x: torch.Tensor, wire: torch.dtype) -> torch.Tensor:
+    return x.to(wire).to(x.dtype)
+
+
+def _clusters(
+    rows_BND: torch.Tensor, sizes: Sequence[Sequence[int]], real_BN: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return pooling([size for partition in sizes for size in partition], real_BN, device)
+    """Return `(pool_BCN, counts_BC)` of all partitions, each grouped on its own."""
+    batch, length, _ = rows_BND.shape
+    pools, counts, start = [], [], 0
+    for partition in sizes:
+        stop = start + sum(partition)
+        real = None if real_BN is None else real_BN[:, start:stop]
+        pool, count = cluster_pooling(rows_BND[:, start:stop], len(partition), real)
+        pools.append(pad(pool, (start, length - stop)))
+        counts.append(count)
+        start = stop
+    return torch.cat(pools, dim=1), torch.cat(counts, dim=1)
 
 
 def _foreign(sizes: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
@@ -115,22 +168,10 @@ def _partition_of(counts: Sequence[int], device: torch.device) -> torch.Tensor:
     return torch.repeat_interleave(torch.tensor(counts, device=device))
 
 
-def _partitioned_bias(
-    sizes: Sequence[Sequence[int]],
-    counts_BC: torch.Tensor,
-    foreign_NN: torch.Tensor,
-    real_BN: torch.Tensor | None,
-    causal: bool,
-) -> torch.Tensor:
-    """Return `(1 or B, 1, N, N + C)`: own partition's rows, and the means of the visible others."""
-    device = counts_BC.device
+def _hidden(sizes: Sequence[Sequence[int]], causal: bool, device: torch.device) -> torch.Tensor:
+    """Return `(N, C)`, True where a row may not attend to a mean."""
     partition_of_N = _partition_of([sum(partition) for partition in sizes], device)
     partition_of_C = _partition_of([len(partition) for partition in sizes], device)
-    hidden_NC = partition_of_N[:, None] == partition_of_C[None, :]
     if causal:
-        hidden_NC = partition_of_N[:, None] <= partition_of_C[None, :]
-    length = len(partition_of_N)
-    own = own_bias(real_BN, length, causal).to(device).masked_fill(foreign_NN, NEVER)
-    means = count_bias(counts_BC).masked_fill(hidden_NC, NEVER)
-    batch = max(own.shape[0], means.shape[0])
-    return torch.cat([own.expand(batch, 1, length, -1), means.expand(batch, 1, length, -1)], dim=3)
+        return partition_of_N[:, None] <= partition_of_C[None, :]
+    return partition_of_N[:, None] == partition_of_C[None, :]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -103,6 +104,14 @@ class PerformanceMap:
     def accuracy_by_shape(self) -> dict[str, Accuracy]:
         """Measured accuracy by plan shape."""
         return {entry.plan: entry for entry in self.accuracy}
+
+    def with_accuracy(self, entries: Iterable[Accuracy]) -> PerformanceMap:
+        """Return this map with what was measured of its model's answers since.
+
+        An entry takes the place of an older one of the same plan shape.
+        """
+        newer = {entry.plan: entry for entry in entries}
+        return replace(self, accuracy=tuple({**self.accuracy_by_shape, **newer}.values()))
 
     def lookup(self, plan: Plan, batch: int, length: int) -> Measurement | None:
         """Return what was measured at exactly this point, or None."""

@@ -269,6 +269,11 @@ class Accuracy:
             if end is not None:
                 require_number(f"interval of the accuracy drop of {self.plan}", end, -1.0, 1.0)
 
+    @property
+    def drop_upper(self) -> float:
+        """The most that may be lost: the interval's upper end, or the drop where there is none."""
+        return self.drop if self.drop_high is None else max(self.drop, self.drop_high)
+
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from prism.errors import PlanError
-from prism.perfmap import PerformanceMap
+from prism.perfmap import Accuracy, PerformanceMap
 from prism.plan import Plan
 from prism.planner.cost import Cost
 from prism.planner.coverage import Coverage, LeftOut, Prediction
@@ -32,14 +32,14 @@ class Option(NamedTuple):
         nodes: on which it would run, rank 0 first.
         occupied: those of them that have something to compute.
         cost: of one batch.
-        accuracy_drop: 0 if exact, None if unmeasured.
+        accuracy: what was measured of its answers; None if exact or unmeasured.
     """
 
     plan: Plan
     nodes: tuple[str, ...]
     occupied: tuple[str, ...]
     cost: Cost
-    accuracy_drop: float | None
+    accuracy: Accuracy | None
 
 
 class _Predictions(NamedTuple):
@@ -134,7 +134,7 @@ class CostModel:
                 each.nodes,
                 each.occupied,
                 self._coverage.cost(each, batch, length, links, slowdown),
-                each.accuracy_drop,
+                each.accuracy,
             )
             for each in lasting.found + extra.found
         ]

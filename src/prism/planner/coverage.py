@@ -13,8 +13,9 @@ from statistics import median
 from typing import NamedTuple
 
 from prism.errors import MapError, PlanError
-from prism.perfmap import PerformanceMap
+from prism.perfmap import Accuracy, PerformanceMap
 from prism.plan import Plan
+from prism.planner.compression import Compressions
 from prism.planner.cost import Cost, PlanCost
 from prism.planner.links import Links
 from prism.planner.shares import RowSplit
@@ -36,14 +37,14 @@ class Prediction(NamedTuple):
         nodes: on which it is placed, rank 0 first.
         rows: per node; a node without rows takes no part.
         measured: predicts the plan from its own measurements; None = from its rows.
-        accuracy_drop: 0 if exact, None if unmeasured.
+        accuracy: what was measured of its answers; None if exact or unmeasured.
     """
 
     plan: Plan
     nodes: tuple[str, ...]
     rows: tuple[int, ...]
     measured: PlanCost | None
-    accuracy_drop: float | None
+    accuracy: Accuracy | None
 
     @property
     def occupied(self) -> tuple[str, ...]:
@@ -79,6 +80,7 @@ class Coverage:
         self.hardware = {node.name: (node.hardware, node.threads) for node in perf.nodes}
         self.split = RowSplit(self.first, self._nodes_alone(), perf.payload)
         self._together = self._costs_together()
+        self._compressions = Compressions(perf.accuracy)
 
     def prediction(
         self, plan: Plan, names: Sequence[str], batch: int, length: int
@@ -102,7 +104,8 @@ class Coverage:
             what = "each of its nodes alone" if alone else "it on such nodes"
             return LeftOut(str(plan), f"the map has not measured {what}")
         rows = strategy.rows(plan, batch)
-        return Prediction(plan, nodes, rows, measured, self._accuracy_drop(plan))
+        accuracy = None if plan.exact else self._compressions.covering(plan)
+        return Prediction(plan, nodes, rows, measured, accuracy)
 
     def cost(
         self,
@@ -171,12 +174,6 @@ class Coverage:
                 name: own_s * seconds / alone_s[nodes[0]] for name, seconds in alone_s.items()
             }
         return expected_s
-
-    def _accuracy_drop(self, plan: Plan) -> float | None:
-        if plan.exact:
-            return 0.0
-        accuracy = self._map.accuracy_by_shape.get(plan.shape)
-        return accuracy.drop if accuracy else None
 
     def _measured(self, plan: Plan, nodes: Sequence[str]) -> PlanCost | None:
         cost = self.by_shape.get(plan.shape)

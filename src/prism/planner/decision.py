@@ -24,6 +24,9 @@ class Candidate:
         extrapolated: whether what the objective minimises lies beyond the measured batch sizes or
             lengths.
         queue_s: time until its nodes are free, before it starts.
+        accuracy_drop_low, accuracy_drop_high: 95 % interval of the drop; None where nobody gave
+            one. A budget is compared with the upper end, or without an interval with the drop.
+        accuracy_metric: what the drop is a drop of; None for exact plans and unmeasured ones.
     """
 
     plan: Plan
@@ -41,6 +44,9 @@ class Candidate:
     reason: str
     extrapolated: bool
     queue_s: float = 0.0
+    accuracy_drop_low: float | None = None
+    accuracy_drop_high: float | None = None
+    accuracy_metric: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; the plan as its text."""

@@ -13,7 +13,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from prism.errors import InputError, PlanError
+from prism.perfmap import Accuracy
 from prism.plan import Objective, Plan
+from prism.planner.compression import loss_obstacle, loss_told
 from prism.planner.cost import Cost
 from prism.planner.cost_model import CostModel, Option
 from prism.planner.decision import Candidate, Decision
@@ -32,7 +34,7 @@ class _Entry(NamedTuple):
     cost: Cost
     queue_s: float
     value: float | None
-    drop: float | None
+    accuracy: Accuracy | None
     obstacle: str
 
     @property
@@ -149,7 +151,7 @@ class _Gate:
         if not obstacle and value is None:
             obstacle = f"no energy measured, and the objective is {self._objective.metric}"
         return _Entry(
-            option.plan, option.nodes, option.cost, queue_s, value, option.accuracy_drop, obstacle
+            option.plan, option.nodes, option.cost, queue_s, value, option.accuracy, obstacle
         )
 
     def _value(self, option: Option, queue_s: float) -> float | None:
@@ -164,7 +166,7 @@ class _Gate:
 
     def _obstacle(self, option: Option) -> str:
         """Return why a plan may not be used, or nothing."""
-        plan, drop = option.plan, option.accuracy_drop
+        plan = option.plan
         for key in (plan.shape, *option.nodes):
             if key in self._backoff:
                 return self._backoff[key]
@@ -173,16 +175,7 @@ class _Gate:
         if self._allowed is not None:
             named = any(_names(entry, plan) for entry in self._allowed)
             return "" if named else "not among the plans allowed"
-        budget = self._objective.max_accuracy_drop
-        if plan.exact:
-            return ""
-        if budget == 0:
-            return "lossy, and only exact plans may be used"
-        if drop is None:
-            return "lossy, and its accuracy was never measured; run `prism evaluate`"
-        if drop > budget:
-            return f"loses {drop:.4f} of accuracy, more than the {budget:g} allowed"
-        return ""
+        return "" if plan.exact else loss_obstacle(plan, option.accuracy, self._objective)
 
 
 def _names(entry: Plan, plan: Plan) -> bool:
@@ -238,11 +231,12 @@ def _candidate(entry: _Entry, verdict: _Verdict) -> Candidate:
         cost.total_s,
         *cost[:6],
         cost.energy_j,
-        entry.drop,
-        not entry.obstacle,
-        entry.obstacle or verdict.on(str(entry.plan), entry.rank[0]),
-        cost.extrapolated or (verdict.metric != "latency" and cost.energy_extrapolated),
-        entry.queue_s,
+        allowed=not entry.obstacle,
+        reason=entry.obstacle or verdict.on(str(entry.plan), entry.rank[0]),
+        extrapolated=cost.extrapolated
+        or (verdict.metric != "latency" and cost.energy_extrapolated),
+        queue_s=entry.queue_s,
+        **loss_told(entry.plan, entry.accuracy),
     )
 
 

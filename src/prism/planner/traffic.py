@@ -42,7 +42,15 @@ def exchange_bytes(plan: Plan, model: ModelShape, batch: int, length: int, share
     sent = [size if plan.means is None else min(plan.means, size) for size in sizes]
     received = sum(sent) - min(sent)
     rows = (plan.size - 1) * sum(sent) if shared else received
-    return rows * model.row_elements * WIRE_BYTES[plan.wire] * batch
+    return rows * _row_elements(plan, model) * WIRE_BYTES[plan.wire] * batch
+
+
+def _row_elements(plan: Plan, model: ModelShape) -> int:
+    """Return the values of one exchanged row.
+
+    The size of a segment follows from its place, that of a cluster travels with its mean.
+    """
+    return model.row_elements + (plan.grouping == "clusters")
 
 
 def transfer_s(size_bytes: float, measured: MapLink, now: LinkState) -> float:

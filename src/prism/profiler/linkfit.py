@@ -45,7 +45,7 @@ def fit_line(sizes: tuple[int, ...], times_s: tuple[float, ...]) -> tuple[float,
 def fit_link(times: LinkTimes) -> MapLink:
     """Return the link as measured, with what an exchange on it costs.
 
-    Sizes are counted as `planner.exchange.exchange_bytes` counts them: what one node receives, or
+    Sizes are counted as `planner.traffic.exchange_bytes` counts them: what one node receives, or
     on a shared medium what all send.
     """
     copies = times.nodes - 1

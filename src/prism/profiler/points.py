@@ -31,7 +31,7 @@ class Settings:
 
     Attributes:
         batches: batch sizes measured; others are interpolated.
-        segments: means per partition (L) measured.
+        segments: numbers of means per partition measured.
         passes: about how many forward passes the whole profile may take.
         held_out: points measured at the end to test the prediction.
         seed: chooses the held-out points.
@@ -65,13 +65,13 @@ def plans_together(
 ) -> tuple[Plan, ...]:
     """Return the plans on several nodes worth measuring, for 2 to P nodes.
 
-    The batch split, which shows what nodes cost each other; full exchange; and each number of
-    means with float16 on the wire, without and with lag. Nodes of different speed get positions in
-    proportion to it.
+    The batch split, which shows what nodes cost each other; full exchange; each number of cluster
+    means with float16 on the wire, without and with lag; and the largest number of segment means,
+    which lose more, to compare with. Nodes of different speed get positions in proportion to it.
 
     Args:
         model: rotary models know no lag.
-        segments: numbers of means (L).
+        segments: numbers of means per partition.
         alone_s: what the same work took on each node alone, in the cluster's order.
     """
     plans = []
@@ -81,8 +81,11 @@ def plans_together(
         full = Plan("sequence", count=size, shares=balanced_shares(alone_s[:size]))
         plans += [Plan("batch", count=size), full]
         plans += [
-            replace(full, means=count, lag=lag, wire=wire) for count in segments for lag in lags
+            replace(full, means=count, grouping="clusters", lag=lag, wire=wire)
+            for count in segments
+            for lag in lags
         ]
+        plans.append(replace(full, means=max(segments), wire=wire))
     return tuple(plans)
 
 
