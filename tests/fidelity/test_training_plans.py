@@ -10,6 +10,7 @@ from tests.families import BY_NAME
 from prism.errors import PlanError
 from prism.fidelity.training_plans import EXACT, Sandwich, check_plans, default_plans
 from prism.models.families import family_of
+from prism.models.load import adopt
 from prism.plan import Plan
 
 VIT = family_of(BY_NAME["ViTModel"].model().config)
@@ -42,12 +43,13 @@ def test_default_plans_leave_out_what_a_family_or_a_length_does_not_have():
         (("seq:2:C4", "seq:2:full"), "ViTModel", "seq:2:full is exact"),
         (("seq:2:C4:lag1",), "LlamaForCausalLM", "lag=1 is not supported"),
         (("seq:2:C4",), "Qwen2ForCausalLM-window", "sliding-window"),
+        (("seq:18:C1",), "ViTModel", "needs at least 18 tokens, the samples have 17"),
     ],
 )
 def test_plans_that_cannot_be_trained_are_refused(texts, family, message):
-    config = BY_NAME[family].model().config
+    info = adopt(BY_NAME[family].model()).info
     with pytest.raises(PlanError, match=message):
-        check_plans(plans_of(*texts), family_of(config), config)
+        check_plans(plans_of(*texts), info, length=17)
 
 
 @given(st.integers(0, 2**32))

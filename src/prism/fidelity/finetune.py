@@ -23,7 +23,7 @@ from prism.fidelity.output import BEFORE_NAME, check_out, publish, write_model
 from prism.fidelity.sample_set import Samples
 from prism.fidelity.summary import Evaluated
 from prism.fidelity.training import Settings, Step, Training
-from prism.fidelity.training_log import check_log, open_log
+from prism.fidelity.training_log import TrainingLog, check_log, open_log
 from prism.fidelity.training_plans import EXACT, check_plans, default_plans
 from prism.models.inputs import check_inputs
 from prism.models.load import LoadedModel, load
@@ -137,24 +137,17 @@ def finetune(
         _arguments(loaded, samples, held_out, settings, transform),
         settings.checkpoint_every_s,
     )
-    state = checkpoint.open(discard=force)
-    measure = _Measure(held_out, settings, command, checkpoint.folder, tell)
     training = Training(loaded, samples, settings, transform)
-    if state is not None:
+    if (state := checkpoint.open(discard=force)) is not None:
         training.resume(state)
-
+    measure = _Measure(held_out, settings, command, checkpoint.folder, tell)
     before = measure(loaded, "before")
     with open_log(settings.tensorboard, training.steps_done) as log:
         log.accuracy(0, before)
-
-        def note(step: Step) -> None:
-            log.step(step)
-            tell(Progress("training", step.done, step))
-
-        training.run(checkpoint, note)
+        training.run(checkpoint, lambda step: _note(step, log, tell))
         result = checkpoint.folder / _RESULT
         write_model(training.model, loaded.info, result)
-        tuned = load(str(result))
+        tuned = load(str(result), device=str(loaded.model.device))
         after = measure(tuned, "after")
         log.accuracy(training.steps_done, after)
 
@@ -163,15 +156,13 @@ def finetune(
     with interrupts_held_back():
         publish(result, out)
         checkpoint.remove()
-    return Outcome(
-        out=out,
-        fingerprint=tuned.fingerprint,
-        plans=settings.plans,
-        steps=training.steps_done,
-        seconds=training.elapsed_s,
-        before=before,
-        after=after,
-    )
+    steps, seconds = training.steps_done, training.elapsed_s
+    return Outcome(out, tuned.fingerprint, settings.plans, steps, seconds, before, after)
+
+
+def _note(step: Step, log: TrainingLog, tell: Tell) -> None:
+    log.step(step)
+    tell(Progress("training", step.done, step))
 
 
 class _Measure:
@@ -245,8 +236,9 @@ def _with_plans(settings: Settings, loaded: LoadedModel, samples: Samples) -> Se
     count = min(len(samples), _LOOK_AT) if samples.kind == "text" else 1
     _, length = check_inputs(info, samples.batch(range(count)))
     plans = settings.plans or default_plans(info.family, length)
-    check_plans(plans, info.family, info.config)
-    return replace(settings, plans=tuple(dict.fromkeys(plans)))
+    check_plans(plans, info, length)
+    counted = dict.fromkeys(plan.shape for plan in plans)  # which nodes makes no difference
+    return replace(settings, plans=tuple(map(Plan.parse, counted)))
 
 
 def _arguments(

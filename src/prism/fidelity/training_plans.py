@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from prism.errors import PlanError
 from prism.models.families import Family
 from prism.models.inputs import check_plan_of_family
+from prism.models.load import ModelInfo
 from prism.plan import WIRE_BYTES, Plan
 
 _NODES = (2, 3, 4)
@@ -42,11 +42,17 @@ def default_plans(family: Family, length: int) -> tuple[Plan, ...]:
     return tuple(dict.fromkeys(plans))
 
 
-def check_plans(plans: Sequence[Plan], family: Family, config: Any) -> None:
+def check_plans(plans: Sequence[Plan], info: ModelInfo, length: int) -> None:
     """Check that a model can be fine-tuned for plans.
 
+    Args:
+        plans: all of them.
+        info: the model.
+        length: tokens per sample.
+
     Raises:
-        PlanError: there are none, one has nothing to train for, or the family does not define it.
+        PlanError: there are none, one has nothing to train for, needs more tokens, or is not
+            defined for the family.
     """
     if not plans:
         raise PlanError("there is no plan to fine-tune for; name at least one, such as seq:2:C10")
@@ -56,7 +62,12 @@ def check_plans(plans: Sequence[Plan], family: Family, config: Any) -> None:
                 f"{plan} is exact, there is nothing to fine-tune for it; name plans with means, "
                 f"such as seq:2:C10"
             )
-        check_plan_of_family(family, config, plan)
+        if plan.least_length > length:
+            raise PlanError(
+                f"{plan} needs at least {plan.least_length} tokens, the samples have {length}; "
+                f"use fewer nodes"
+            )
+        check_plan_of_family(info.family, info.config, plan)
 
 
 @dataclass(frozen=True)
