@@ -14,6 +14,7 @@ from prism.cli import (
     cluster_commands,
     demo_command,
     evaluate_command,
+    finetune_command,
     plan_command,
     profile_command,
     run_command,
@@ -54,6 +55,7 @@ demo_command.register(app)
 plan_command.register(app)
 profile_command.register(app)
 evaluate_command.register(app)
+finetune_command.register(app)
 
 
 def main() -> None:
