@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email import message_from_string, policy
-from email.message import EmailMessage
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -147,7 +146,7 @@ def strip_html(text: str) -> str:
     return " ".join(parser.found)
 
 
-def write_lines(path: Path, entries: Iterable[dict[str, str]]) -> int:
+def write_lines(path: Path, entries: Iterable[Mapping[str, str]]) -> int:
     """Write JSON objects, one a line, and return how many; a file is there whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     count = 0
