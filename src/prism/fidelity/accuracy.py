@@ -1,18 +1,69 @@
-"""Accuracy by plan, measured before and kept beside a model in `accuracy.json`."""
+"""The table of what plans are worth, beside a model in `accuracy.json`.
+
+Version 2 is what `prism evaluate` writes: one metric, one data set, an interval for each drop.
+Version 1 has accuracies only, without intervals of the drop, and says nothing that identifies its
+data; it is read and never written.
+"""
 
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prism.errors import ModelError
+from prism.fidelity.metrics import wilson_interval
+from prism.fidelity.samples import Samples
+from prism.fidelity.summary import Evaluated
 from prism.perfmap import Accuracy
+from prism.perfmap.files import replace_file
+from prism.perfmap.schema import AccuracyMetric
 from prism.plan import Plan
+from prism.version import VERSION
+
+__all__ = [
+    "FILE_NAME",
+    "Subject",
+    "accuracy_of",
+    "check_replaceable",
+    "wilson_interval",
+    "write_table",
+]
 
 FILE_NAME = "accuracy.json"
-_Z_95 = 1.959963984540054
+_FORMAT = "prism accuracy table"
+_VERSION = 2
+_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a table is about: entries of one weights and one data set can be compared.
+
+    Attributes:
+        model_hash: fingerprint of the model.
+        dataset: name of the data, for people.
+        digest: SHA-256 of the samples and their labels.
+        samples: how many.
+        kind: of the samples.
+        length: tokens asked for; None = as long as they are.
+    """
+
+    model_hash: str
+    dataset: str
+    digest: str
+    samples: int
+    kind: str
+    length: int | None
+
+    @classmethod
+    def of(cls, model_hash: str, samples: Samples, length: int | None) -> Subject:
+        """Describe samples that a model was measured on."""
+        return cls(model_hash, samples.name, samples.digest, len(samples), samples.kind, length)
 
 
 def accuracy_of(files: str, fingerprint: str) -> tuple[Accuracy, ...]:
@@ -28,28 +79,152 @@ def accuracy_of(files: str, fingerprint: str) -> tuple[Accuracy, ...]:
     path = Path(files) / FILE_NAME
     if not files or not path.is_file():
         return ()
+    table = _read(path)
+    return _entries(path, table) if table["model_hash"] == fingerprint else ()
+
+
+def check_replaceable(path: Path, subject: Subject, force: bool) -> None:
+    """Refuse a table that entries about `subject` cannot be added to.
+
+    Args:
+        path: of the table; where there is none, nothing is refused.
+        subject: what new entries would be about.
+        force: a table of something else may be replaced.
+
+    Raises:
+        ModelError: it is of other weights or other data, or no table; names it and what differs.
+    """
+    if not path.exists() or force:
+        return
+    table = _read(path)
+    if table["model_hash"] != subject.model_hash:
+        what = f"other weights ({_short(table['model_hash'])}, not {_short(subject.model_hash)})"
+    elif table.get("data_digest") != subject.digest:
+        what = f"other data ({table.get('dataset', 'unnamed')})"
+    else:
+        return
+    raise ModelError(f"{path} is a table of {what}; write another with --out, or use --force")
+
+
+def write_table(
+    path: Path,
+    subject: Subject,
+    entries: Sequence[Evaluated],
+    command: str,
+    *,
+    force: bool = False,
+) -> None:
+    """Write entries, together with those of other plans that the table has of the same subject.
+
+    A reader sees the old table or the new one, whole.
+
+    Args:
+        path: of the table.
+        subject: what the entries are about.
+        entries: at least one, all of one metric.
+        command: how they were made.
+        force: replace a table of something else.
+
+    Raises:
+        ModelError: there is a table of something else.
+        MapError: it cannot be written; an older one is unchanged.
+    """
+    check_replaceable(path, subject, force)
+    plans = {**_kept(path, subject), **{entry.plan: _values(entry) for entry in entries}}
+    header = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "model_hash": subject.model_hash,
+        "dataset": subject.dataset,
+        "data_digest": subject.digest,
+        "samples": subject.samples,
+        "kind": subject.kind,
+        "length": subject.length,
+        "metric": entries[0].metric,
+        "interval": "95 % of the drop, drop_low..drop_high",
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "command": command,
+        "software": {
+            "prism": VERSION,
+            **{name: version(name) for name in ("torch", "transformers")},
+        },
+    }
+    replace_file(path, _format(header, plans))
+
+
+def _kept(path: Path, subject: Subject) -> dict[str, Any]:
+    """Return the entries of a table that stay: those about the same weights and data."""
     try:
-        table = json.loads(path.read_text())
-        if table["model_hash"] != fingerprint:
-            return ()
-        return tuple(_entry(text, values, table) for text, values in table["plans"].items())
+        table = _read(path) if path.exists() else {}
+    except ModelError:  # to be replaced by force
+        return {}
+    same = (table.get("model_hash"), table.get("data_digest"))
+    return dict(table["plans"]) if same == (subject.model_hash, subject.digest) else {}
+
+
+def _values(entry: Evaluated) -> dict[str, Any]:
+    values = {
+        "accuracy": entry.accuracy,
+        "drop": entry.drop,
+        "drop_low": entry.drop_low,
+        "drop_high": entry.drop_high,
+        "count": entry.count,
+        **entry.extras,
+    }
+    return {
+        name: round(value, _DIGITS) if isinstance(value, float) else value
+        for name, value in values.items()
+    }
+
+
+def _format(header: Mapping[str, Any], plans: Mapping[str, Any]) -> str:
+    """Return JSON with a line per header field and a line per plan."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in header.items()]
+    rows = ",\n".join(f"    {json.dumps(key)}: {json.dumps(row)}" for key, row in plans.items())
+    return "\n".join(["{", *lines, '  "plans": {', rows, "  }", "}"]) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a table whose entries are valid."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        table["model_hash"], table["plans"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is no accuracy table ({error!r}); measure it again") from error
+        raise _unreadable(path, error) from error
+    _entries(path, table)
+    return cast("dict[str, Any]", table)
 
 
-def _entry(text: str, values: dict[str, Any], table: dict[str, Any]) -> Accuracy:
-    return Accuracy(
+def _entries(path: Path, table: Mapping[str, Any]) -> tuple[Accuracy, ...]:
+    try:
+        return tuple(_entry(text, values, table) for text, values in table["plans"].items())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path} is no accuracy table ({error!r}); measure it again with `prism evaluate --force`"
+    )
+
+
+def _entry(text: str, values: Mapping[str, Any], table: Mapping[str, Any]) -> Accuracy:
+    entry = Accuracy(
         plan=Plan.parse(text).shape,
         accuracy=float(values["accuracy"]),
         drop=float(values["drop"]),
         count=int(values["count"]),
         task=str(table.get("dataset", "")),
     )
+    if table.get("version", 1) == 1:
+        return entry
+    return replace(
+        entry,
+        metric=cast(AccuracyMetric, table["metric"]),
+        drop_low=float(values["drop_low"]),
+        drop_high=float(values["drop_high"]),
+    )
 
 
-def wilson_interval(correct: int, count: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of `correct` hits in `count`."""
-    share, z2 = correct / count, _Z_95**2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
+def _short(fingerprint: object) -> str:
+    return str(fingerprint)[:12]

@@ -1,0 +1,82 @@
+"""Arrays in an `.npz` file, named like the inputs of a model, as samples."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from prism.errors import RequestError
+from prism.fidelity.labels import class_indices, is_classifier
+from prism.fidelity.sample_set import Samples, take
+from prism.models.inputs import check_inputs
+from prism.models.load import ModelInfo
+
+_LABELS = "labels"
+
+
+def array_samples(info: ModelInfo, path: Path, limit: int | None, seed: int) -> Samples:
+    """Return the rows of the arrays in a file as samples.
+
+    Args:
+        info: the model.
+        path: an `.npz` with one array per input of the model, all with as many rows, and
+            `labels`, one whole number per row, where they are known.
+        limit: so many rows, drawn at random; None = all.
+        seed: of the draw.
+
+    Raises:
+        RequestError: the file cannot be read, or its arrays are not what the model takes.
+    """
+    arrays = _arrays(path)
+    labels = arrays.pop(_LABELS, None)
+    inputs = {name: _tensor(path, name, array) for name, array in arrays.items()}
+    try:
+        count, _ = check_inputs(info, inputs)
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from error
+    rows, _ = take(range(count), lambda row: row, limit, seed)
+    chosen = {name: tensor[rows] for name, tensor in inputs.items()}
+    classes = None
+    if labels is not None and is_classifier(info):
+        if labels.shape != (count,) or labels.dtype.kind not in "iu":
+            raise RequestError(
+                f"{path}: labels must be {count} whole numbers, one per row, not "
+                f"{labels.dtype} {labels.shape}"
+            )
+        classes = class_indices(info, labels[rows].tolist(), str(path))
+    contents = [
+        b"".join(name.encode() + tensor[row].numpy().tobytes() for name, tensor in chosen.items())
+        for row in range(len(rows))
+    ]
+    return Samples(
+        path.name,
+        "arrays",
+        contents,
+        lambda some: {name: tensor[list(some)] for name, tensor in chosen.items()},
+        classes,
+    )
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path) as packed:
+            if not isinstance(packed, Mapping):
+                raise RequestError(f"{path} holds one array without a name; save it with np.savez")
+            return dict(packed)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"{path} is no .npz file that can be read: {error}") from error
+
+
+def _tensor(path: Path, name: str, array: Any) -> torch.Tensor:
+    if array.ndim == 0 or array.dtype.kind not in "iufb":
+        raise RequestError(f"{path}: {name} must be rows of numbers, not {array.dtype}")
+    # torch has no arithmetic on unsigned integers wider than a byte.
+    wide = array.dtype.kind == "u" and array.dtype.itemsize > 1
+    return torch.from_numpy(array.astype(np.int64) if wide else array)

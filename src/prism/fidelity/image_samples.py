@@ -1,0 +1,99 @@
+"""Folders of image files, and the held-out digits of the package, as samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from prism.errors import RequestError
+from prism.fidelity.labels import class_indices, is_classifier
+from prism.fidelity.sample_set import Samples, take
+from prism.models.load import ModelInfo
+from prism.models.processing import image_inputs, read_image
+from prism.models.source import DIGITS, packaged
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_HELD_OUT = "held_out.npz"
+_BRIGHTEST = 16  # the digits count ink in steps of 0..16
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageFile:
+    path: Path
+    content: bytes
+    folder: str | None  # the class folder; None for an image that lies in none
+
+
+def folder_samples(
+    info: ModelInfo, root: Path, files: Sequence[Path], limit: int | None, seed: int
+) -> Samples:
+    """Return image files as samples; sub-folders of `root` are their labels.
+
+    Args:
+        info: a model that reads images.
+        root: the folder, or the only file.
+        files: the image files in it.
+        limit: so many images, drawn at random; None = all.
+        seed: of the draw.
+
+    Raises:
+        RequestError: no file can be read, some images lie in class folders and some do not, or a
+            folder is no class of the model.
+    """
+    chosen, skipped = take(files, lambda path: _readable(root, path), limit, seed)
+    if not chosen:
+        raise RequestError(f"none of the {len(files)} images of {root} can be read; check them")
+    folders = [each.folder for each in chosen if each.folder is not None]
+    labels = None
+    if folders and is_classifier(info):
+        if len(folders) < len(chosen):
+            loose = next(each.path for each in chosen if each.folder is None)
+            raise RequestError(
+                f"{root} has images in class folders and {loose.name} in none; move it into one, "
+                f"or all out of them"
+            )
+        labels = class_indices(info, folders, str(root))
+    paths = [each.path for each in chosen]
+    return Samples(
+        root.name,
+        "images",
+        [each.content for each in chosen],
+        lambda rows: image_inputs(info, [read_image(paths[row]) for row in rows]),
+        labels,
+        skipped,
+    )
+
+
+def digits_samples(info: ModelInfo, limit: int | None, seed: int) -> Samples:
+    """Return the images that the model of the package was never trained on, with their digits."""
+    with np.load(packaged(DIGITS) / _HELD_OUT) as packed:
+        ink, digits = packed["images"], packed["labels"]
+    rows, _ = take(range(len(digits)), lambda row: row, limit, seed)
+    pixels = np.round(ink[rows] * (255 / _BRIGHTEST)).astype(np.uint8)
+    labels = None
+    if is_classifier(info):
+        labels = class_indices(info, [int(digit) for digit in digits[rows]], DIGITS)
+    return Samples(
+        "digits, 8x8 pixels, held out",
+        "images",
+        [each.tobytes() for each in pixels],
+        lambda some: image_inputs(info, [Image.fromarray(pixels[row]) for row in some]),
+        labels,
+    )
+
+
+def _readable(root: Path, path: Path) -> _ImageFile | None:
+    """Return an image file that can be decoded whole, or None."""
+    try:
+        read_image(path)
+        content = path.read_bytes()
+    except (RequestError, OSError):
+        return None
+    # Pixels are read again batch by batch: all of a data set need not fit into memory.
+    parts = path.relative_to(root).parts if path != root else ()
+    return _ImageFile(path, hashlib.sha256(content).digest(), parts[0] if len(parts) > 1 else None)

@@ -1,0 +1,63 @@
+"""Labels that people give, as classes of a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+from prism.errors import RequestError
+from prism.models.load import ModelInfo
+
+_CLASSIFIER = re.compile(r"For(Image|Sequence|Audio)Classification")
+_UNNAMED = re.compile(r"LABEL_\d+")
+
+
+def is_classifier(info: ModelInfo) -> bool:
+    """Return whether a model gives each sample classes, so that a label can be right or wrong."""
+    return bool(_CLASSIFIER.search(info.architecture.__name__))
+
+
+def class_indices(info: ModelInfo, names: Sequence[object], where: str) -> torch.Tensor:
+    """Return labels as classes of the model, `(count,)` of int64.
+
+    A label is the name of a class, or its number. Where the classes of the model have no names
+    and the labels are as many different words as it has classes, the words in order are the
+    classes, as torchvision's `ImageFolder` counts them.
+
+    Args:
+        info: a classifier.
+        names: one label per sample, a text or a whole number.
+        where: the labels come from, for errors.
+
+    Raises:
+        RequestError: the model gives no single class, or a label is none of its classes.
+    """
+    config = info.config
+    count = int(config.num_labels)
+    if count < 2 or getattr(config, "problem_type", None) == "multi_label_classification":
+        raise RequestError(
+            f"{info.source or info.architecture.__name__} does not choose one class, so the labels "
+            f"of {where} cannot be compared; give the data without labels"
+        )
+    known = {str(name).strip().casefold(): int(index) for index, name in config.id2label.items()}
+    if all(_UNNAMED.fullmatch(str(name)) for name in config.id2label.values()):
+        words = sorted({str(name) for name in names})
+        if len(words) == count and not all(word.strip().isdecimal() for word in words):
+            known = {word.strip().casefold(): index for index, word in enumerate(words)}
+    return torch.tensor([_index(name, known, count, where) for name in names], dtype=torch.int64)
+
+
+def _index(name: object, known: dict[str, int], count: int, where: str) -> int:
+    text = str(name).strip()
+    for spelling in (text.casefold(), text.casefold().replace("_", " ")):
+        if spelling in known:
+            return known[spelling]
+    if text.isdecimal() and len(text) < 10 and int(text) < count:
+        return int(text)
+    some = ", ".join(list(known)[:4])
+    raise RequestError(
+        f"{where} has the label {text!r}, which is no class of the model ({some}"
+        f"{', ...' if count > 4 else ''}; or 0..{count - 1}); correct it or leave the labels out"
+    )

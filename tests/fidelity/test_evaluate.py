@@ -1,0 +1,268 @@
+"""What plans are worth: each metric against figures computed by hand, stopped and continued."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from tests.fidelity.models import text
+from torch.nn import functional
+
+from prism.errors import PlanError, RequestError
+from prism.fidelity.evaluate import answer, evaluate
+from prism.fidelity.samples import Samples, open_samples
+from prism.models.load import load
+from prism.plan import Plan
+
+LOCAL = Plan()
+LOSSY = Plan.parse("seq:2:L2:f16")
+COARSE = Plan.parse("seq:3:L1")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Return a function that writes random pixels, with labels or without."""
+
+    def write(count=12, labels=None):
+        path = tmp_path / "pixels.npz"
+        pixels = np.random.default_rng(3).normal(size=(count, 3, 16, 16)).astype(np.float32)
+        extra = {} if labels is None else {"labels": np.array(labels)}
+        np.savez(path, pixel_values=pixels, **extra)
+        return str(path)
+
+    return write
+
+
+def outputs(loaded, samples, plan):
+    inputs = samples.batch(range(len(samples)))
+    return inputs, answer(loaded, plan, inputs)
+
+
+def test_accuracy_is_lost_against_the_exact_answers_to_the_same_samples(model, pictures):
+    vit = model("ViTForImageClassification")
+    labels = [0, 1] * 6
+    samples = open_samples(pictures(labels=labels), vit)
+    local, lossy = evaluate(vit, samples, [LOCAL, COARSE], batch=5)
+    seen = {
+        plan: outputs(vit, samples, plan)[1].logits.argmax(-1) == torch.tensor(labels)
+        for plan in (LOCAL, COARSE)
+    }
+    assert local.metric == lossy.metric == "accuracy"
+    assert (local.drop, local.drop_low, local.drop_high) == (0, 0, 0)
+    assert local.accuracy == pytest.approx(seen[LOCAL].float().mean().item())
+    assert lossy.accuracy == pytest.approx(seen[COARSE].float().mean().item())
+    assert lossy.drop == pytest.approx(local.accuracy - lossy.accuracy)
+    assert lossy.drop_low <= lossy.drop <= lossy.drop_high
+    assert lossy.extras["correct"] == int(seen[COARSE].sum())
+    assert (lossy.count, lossy.plan) == (12, "seq:3:L1")
+
+
+def test_without_labels_the_disagreement_bounds_the_loss(model, pictures):
+    vit = model("ViTForImageClassification")
+    samples = open_samples(pictures(), vit)
+    (lossy,) = evaluate(vit, samples, [COARSE], batch=5)
+    exact, seen = (outputs(vit, samples, plan)[1].logits.argmax(-1) for plan in (LOCAL, COARSE))
+    assert lossy.metric == "agreement"
+    assert lossy.drop == pytest.approx((exact != seen).float().mean().item())
+    assert lossy.accuracy == pytest.approx(1 - lossy.drop)
+    labelled = open_samples(pictures(labels=exact.tolist()), vit)
+    assert evaluate(vit, labelled, [COARSE])[0].drop == pytest.approx(lossy.drop)
+
+
+def test_an_encoder_is_judged_by_the_mean_over_its_real_tokens(model, tmp_path):
+    bert = model("BertModel")
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(text(count, count) for count in (20, 30, 25, 40)))
+    samples = open_samples(str(path), bert)
+    (lossy,) = evaluate(bert, samples, [LOSSY], batch=4)
+    inputs, exact = outputs(bert, samples, LOCAL)
+    _, seen = outputs(bert, samples, LOSSY)
+    means = [
+        torch.stack(
+            [
+                row[mask.bool()].mean(0)
+                for row, mask in zip(hidden, inputs["attention_mask"], strict=True)
+            ]
+        )
+        for hidden in (exact.last_hidden_state, seen.last_hidden_state)
+    ]
+    cosines = functional.cosine_similarity(*means)
+    assert lossy.metric == "embedding"
+    assert lossy.accuracy == pytest.approx(cosines.mean().item(), abs=1e-5)
+    assert lossy.drop == pytest.approx(1 - cosines.mean().item(), abs=1e-5) and lossy.drop > 1e-4
+    assert lossy.extras["lowest_cosine"] == pytest.approx(cosines.min().item(), abs=1e-5)
+    assert lossy.drop_low < lossy.drop < lossy.drop_high
+
+
+@pytest.mark.parametrize(
+    "name, pooled",
+    [
+        ("ViTModel", "pooler_output"),
+        ("CLIPVisionModelWithProjection", "image_embeds"),
+        ("CLIPTextModelWithProjection", "text_embeds"),
+        ("SiglipVisionModel", "pooler_output"),
+    ],
+)
+def test_what_a_model_pools_is_its_embedding(model, pictures, tmp_path, name, pooled):
+    loaded = model(name)
+    source = pictures(4)
+    if loaded.model.main_input_name == "input_ids":
+        source = str(tmp_path / "ids.npz")
+        ids = np.random.default_rng(0).integers(3, 49, (4, 17))
+        ids[:, -1] = 49
+        np.savez(source, input_ids=ids)
+    samples = open_samples(source, loaded)
+    (lossy,) = evaluate(loaded, samples, [COARSE])
+    exact, seen = (outputs(loaded, samples, plan)[1][pooled] for plan in (LOCAL, COARSE))
+    assert lossy.accuracy == pytest.approx(
+        functional.cosine_similarity(exact, seen).mean().item(), abs=1e-5
+    )
+
+
+def test_a_language_model_loses_next_tokens_and_perplexity(model, tmp_path):
+    gpt2 = model("GPT2LMHeadModel")
+    path = tmp_path / "a.txt"
+    path.write_text(text(200))
+    samples = open_samples(str(path), gpt2, length=17)
+    local, lossy = evaluate(gpt2, samples, [LOCAL, LOSSY], batch=3)
+    inputs, exact = outputs(gpt2, samples, LOCAL)
+    _, seen = outputs(gpt2, samples, LOSSY)
+    equal = (exact.logits.argmax(-1) == seen.logits.argmax(-1)).float().mean().item()
+    assert lossy.metric == "language" and lossy.accuracy == pytest.approx(equal)
+    perplexities = [
+        math.exp(
+            functional.cross_entropy(
+                each.logits[:, :-1].flatten(0, 1), inputs["input_ids"][:, 1:].flatten()
+            )
+        )
+        for each in (exact, seen)
+    ]
+    assert local.extras["perplexity"] == pytest.approx(perplexities[0], rel=1e-4)
+    assert lossy.extras["perplexity"] == pytest.approx(perplexities[1], rel=1e-4)
+    assert lossy.extras["perplexity_ratio"] == pytest.approx(
+        perplexities[1] / perplexities[0], rel=1e-4
+    )
+    assert (lossy.count, lossy.extras["tokens"]) == (11, 11 * 17)
+
+
+def test_padding_is_no_answer_of_a_token_classifier(model, tmp_path):
+    roberta = model("RobertaForTokenClassification")
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["text", text(30), text(5, 1), text(17, 2)]))
+    samples = open_samples(str(path), roberta)
+    (lossy,) = evaluate(roberta, samples, [LOSSY])
+    inputs, exact = outputs(roberta, samples, LOCAL)
+    _, seen = outputs(roberta, samples, LOSSY)
+    real = inputs["attention_mask"].bool()
+    equal = (exact.logits.argmax(-1) == seen.logits.argmax(-1))[real]
+    assert lossy.metric == "agreement" and lossy.extras == {"tokens": len(equal)}
+    assert lossy.accuracy == pytest.approx(equal.float().mean().item())
+
+
+def test_exact_plans_lose_nothing(model, pictures):
+    vit = model("ViTForImageClassification")
+    plans = [Plan.parse(each) for each in ("local", "batch:2", "seq:2:full")]
+    for each in evaluate(vit, open_samples(pictures(), vit), plans):
+        assert (each.accuracy, each.drop, each.drop_high) == (1, 0, 0)
+
+
+class Stop(Exception):
+    """Stands for Ctrl-C between two samples."""
+
+
+def test_an_evaluation_that_was_stopped_goes_on_where_it_was(model, pictures, tmp_path):
+    vit = model("ViTForImageClassification")
+    samples = open_samples(pictures(), vit)
+    whole = evaluate(vit, samples, [LOSSY, COARSE], batch=2)
+    partial = tmp_path / "accuracy.json.partial"
+    left = [7]
+
+    def stop():
+        left[0] -= 1
+        if not left[0]:
+            raise Stop
+
+    with pytest.raises(Stop):
+        evaluate(vit, samples, [LOSSY], batch=2, resume=partial, advance=stop)
+    noted = json.loads(partial.read_text())["rows"]
+    assert len(noted["seq:2:L2:f16"]) == 8
+
+    asked = []
+    again = counted(samples, asked)
+    # Another plan joins, and other batches: what was measured is not measured again.
+    advanced = []
+    resumed = evaluate(
+        vit, again, [LOSSY], batch=3, resume=partial, advance=lambda: advanced.append(1)
+    )
+    assert asked == [[0], [6, 7, 8], [9, 10, 11]] and len(advanced) == len(samples)
+    assert resumed == whole[:1]
+    asked.clear()
+    assert evaluate(vit, again, [LOSSY, COARSE], batch=2, resume=partial) == whole
+    assert len(asked) == 7 and set(json.loads(partial.read_text())["rows"]) == {
+        "seq:2:L2:f16",
+        "seq:3:L1",
+    }
+    asked.clear()
+    assert evaluate(vit, again, [LOSSY, COARSE], resume=partial) == whole
+    assert asked == [[0]]
+
+
+def counted(samples, asked):
+    """Return the same samples; note which are asked for."""
+
+    class Counted(Samples):
+        def __init__(self):
+            self.name, self.kind, self.labels = samples.name, samples.kind, samples.labels
+            self.digest, self.skipped = samples.digest, 0
+
+        def __len__(self):
+            return len(samples)
+
+        def batch(self, rows):
+            asked.append(list(rows))
+            return samples.batch(rows)
+
+    return Counted()
+
+
+def test_what_was_measured_of_something_else_is_not_continued(model, pictures, tmp_path):
+    vit, other = model("ViTForImageClassification"), model("ViTForImageClassification", **WIDER)
+    partial = tmp_path / "partial"
+    samples = open_samples(pictures(), vit)
+    evaluate(vit, samples, [COARSE], resume=partial)
+    before = partial.read_text()
+    assert evaluate(other, samples, [COARSE], resume=partial) == evaluate(other, samples, [COARSE])
+    assert partial.read_text() != before
+    for content in ("", "[]", '{"belongs": 1}', before[:-9]):
+        partial.write_text(content)
+        assert evaluate(vit, samples, [COARSE], resume=partial) == evaluate(vit, samples, [COARSE])
+
+
+WIDER = {"layer_norm_eps": 1e-3}
+
+
+def test_what_cannot_be_measured_is_refused_before_any_work(model, pictures, tmp_path):
+    vit, llama = model("ViTForImageClassification"), model("LlamaForCausalLM")
+    samples = open_samples(pictures(), vit)
+    with pytest.raises(RequestError, match="seq:18:L1 needs at least 18 tokens.*have 17"):
+        evaluate(vit, samples, [Plan.parse("seq:18:L1")])
+    with pytest.raises(RequestError, match="seq:2:L2:f16 is asked for twice"):
+        evaluate(vit, samples, [LOSSY, Plan.parse("seq:a+b:L2:f16")])
+    path = tmp_path / "a.txt"
+    path.write_text(text(40))
+    texts = open_samples(str(path), llama, length=20)
+    with pytest.raises(PlanError, match="seq:2:L2:lag1: llama keeps positions in its keys"):
+        evaluate(llama, texts, [Plan.parse("seq:2:L2:lag1")])
+    bert = model("BertForSequenceClassification", num_labels=1)
+    with pytest.raises(RequestError, match="one number per sample"):
+        evaluate(bert, open_samples(str(path), bert), [LOSSY])
+
+
+def test_the_digits_table_is_found_again():
+    digits = load("digits")
+    samples = open_samples("digits", digits, limit=60, seed=4)
+    local, lossy = evaluate(digits, samples, [LOCAL, Plan.parse("seq:2:L10:f16")], batch=30)
+    assert local.accuracy >= 0.9 and lossy.metric == "accuracy"
+    assert lossy.extras["agreement"] >= 0.9
+    assert lossy.drop_low <= 0.02 <= lossy.drop_high  # as 400 samples say
