@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from studies.packages import StudyError
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-from studies.packages import StudyError
 
 # Kind of a token in a GGUF vocabulary that stands for no text.
 _CONTROL = 3
@@ -99,7 +98,10 @@ def _weights(reader: Any, config: LlamaConfig) -> dict[str, torch.Tensor]:
 
 def hugging_face_name(name: str) -> tuple[str, str]:
     """Return what transformers calls a GGUF tensor, and the tensor's part of a block, if any."""
-    whole = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
+    whole = {
+        "token_embd.weight": "model.embed_tokens.weight",
+        "output_norm.weight": "model.norm.weight",
+    }
     if name in whole:
         return whole[name], ""
     _, block, part, _ = name.split(".")
@@ -141,4 +143,3 @@ def tokenizer_of(fields: dict[str, Any]) -> PreTrainedTokenizerFast:
     )
     tokenizer.chat_template = fields.get("tokenizer.chat_template")
     return tokenizer
-

@@ -1,4 +1,4 @@
-"""How good an answer under a plan is: embeddings of texts and mails, predictions of a language model.
+"""How good an answer under a plan is: embeddings of texts, predictions of a language model.
 
 The reference is always the original model, whole: what a user has today. After training, the
 trained model's own whole answer is a row like any plan's.
@@ -9,20 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch.nn import functional
-
-from prism.fidelity.samples import Samples, open_samples
-from prism.models.inputs import prepare
-from prism.models.load import LoadedModel
-from prism.models.virtual import virtual
-from prism.plan import Plan
 from studies.corpora import read_lines
 from studies.method_data import StudyData
+from torch.nn import functional
+
+from prism.fidelity.evaluate import answer
+from prism.fidelity.samples import Samples, open_samples
+from prism.models.load import LoadedModel
+from prism.plan import Plan
 
 Metrics = Mapping[str, float]
 WHOLE = Plan()
@@ -120,23 +119,18 @@ def is_spam(mails: Path) -> np.ndarray:
     return np.array([entry["label"] == "spam" for entry in read_lines(mails)])
 
 
-def batches(
-    loaded: LoadedModel, samples: Samples, batch: int
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Give the samples as the model takes them, in order."""
+def batches(samples: Samples, batch: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Give all samples in order, `batch` at a time."""
     for start in range(0, len(samples), batch):
-        rows = range(start, min(start + batch, len(samples)))
-        yield prepare(loaded.info, samples.batch(rows), loaded.model)
+        yield samples.batch(range(start, min(start + batch, len(samples))))
 
 
 def embed(loaded: LoadedModel, samples: Samples, plan: Plan, batch: int) -> torch.Tensor:
     """Return the mean of the last hidden states of the real tokens, of length 1, `(count, D)`."""
     found = []
-    for inputs in batches(loaded, samples, batch):
-        mask_BN = inputs["attention_mask"]
-        with torch.inference_mode(), virtual(loaded.model, plan, mask_BN):
-            hidden_BND = loaded.model(**inputs).last_hidden_state
-        summed_BD = (hidden_BND * mask_BN[..., None]).sum(1)
+    for inputs in batches(samples, batch):
+        hidden_BND = answer(loaded, plan, inputs).last_hidden_state
+        summed_BD = (hidden_BND * inputs["attention_mask"][..., None]).sum(1)
         found.append(functional.normalize(summed_BD, dim=-1))
     return torch.cat(found)
 
@@ -162,20 +156,19 @@ def predict(
 ) -> tuple[torch.Tensor, float]:
     """Return the likeliest next tokens, `(count, N - 1)`, and the mean loss of the true ones."""
     seen, losses = [], []
-    for inputs in batches(loaded, windows, batch):
-        ids_BN = inputs["input_ids"]
-        with torch.inference_mode(), virtual(loaded.model, plan, inputs["attention_mask"]):
-            logits_BNV = loaded.model(**inputs).logits[:, :-1]
+    for inputs in batches(windows, batch):
+        logits_BNV = answer(loaded, plan, inputs).logits[:, :-1]
         seen.append(logits_BNV.argmax(-1))
+        truth_BN = inputs["input_ids"][:, 1:]
         losses.append(
-            functional.cross_entropy(
-                logits_BNV.transpose(1, 2), ids_BN[:, 1:], reduction="none"
-            )
+            functional.cross_entropy(logits_BNV.transpose(1, 2), truth_BN, reduction="none")
         )
     return torch.cat(seen), float(torch.cat(losses).mean())
 
 
-def study_plans(length: int, rates: Sequence[int], fixed: Sequence[int], lags: Sequence[int]) -> list[Plan]:
+def study_plans(
+    length: int, rates: Sequence[int], fixed: Sequence[int], lags: Sequence[int]
+) -> list[Plan]:
     """Return the plans of a study: both groupings on 2, 3 and 4 nodes, float16 on the wire.
 
     Args:

@@ -128,7 +128,9 @@ def check_smollm2(cache: Path, tell: Callable[[str], None]) -> float:
             losses.append(model(input_ids=ids, labels=ids, use_cache=False).loss.item())
     perplexity = math.exp(sum(losses) / len(losses))
     tell(f"smollm2 writes {tokenizer.decode(written[0])!r}")
-    tell(f"smollm2: perplexity {perplexity:.1f} on {CHECK_WINDOWS} x {CHECK_LENGTH} tokens of Brown")
+    tell(
+        f"smollm2: perplexity {perplexity:.1f} on {CHECK_WINDOWS} x {CHECK_LENGTH} tokens of Brown"
+    )
     return perplexity
 
 
