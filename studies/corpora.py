@@ -152,7 +152,8 @@ def write_lines(path: Path, entries: Iterable[Mapping[str, str]]) -> int:
     count = 0
     with partial.open("w", encoding="utf-8") as file:
         for entry in entries:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            # In ASCII: some readers take characters beyond it for ends of lines.
+            file.write(json.dumps(dict(entry)) + "\n")
             count += 1
     partial.replace(path)
     return count
@@ -160,5 +161,4 @@ def write_lines(path: Path, entries: Iterable[Mapping[str, str]]) -> int:
 
 def read_lines(path: Path) -> list[dict[str, str]]:
     """Read what `write_lines` wrote."""
-    # Not splitlines: a mail may hold characters that it takes for ends of lines.
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

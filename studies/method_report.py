@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from prism.plan import Plan
 
@@ -118,7 +120,9 @@ def draw(path: Path, results: Mapping[str, Any], layout: Layout) -> None:
         handles=_legend(), loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False
     )
     figure.suptitle(layout.title, x=0.01, ha="left", fontsize=11)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=120)
+    # Without a salt and with a date, the same figures would give another file each time.
+    with rc_context({"svg.hashsalt": layout.title}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=120)
 
 
 def _points(results: Mapping[str, Any], layout: Layout) -> list[tuple[str, Plan, float, float]]:
@@ -160,8 +164,6 @@ def _draw_panel(axes: Any, points: Sequence[tuple[str, Plan, float, float]]) -> 
 
 
 def _legend() -> list[Any]:
-    from matplotlib.lines import Line2D
-
     groups = [Line2D([], [], color=_COLOURS[key], label=name) for key, name in _NAMES.items()]
     sizes = [
         Line2D([], [], color="0.3", marker=marker, linestyle="", label=f"{nodes} nodes")
