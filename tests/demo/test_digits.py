@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from studies.train_digits import predict
+from studies.digits_base import predict
 from tests.processors import ViTProcessor
 
 from prism.demo import digits

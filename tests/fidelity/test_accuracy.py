@@ -1,13 +1,15 @@
-"""What is known of the accuracy of plans: the table beside a model, and what a count is worth."""
+"""What is known of the accuracy of plans: the table beside a model, read and written."""
 
 import json
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from prism.errors import ModelError
-from prism.fidelity.accuracy import FILE_NAME, accuracy_of, wilson_interval
+from prism.fidelity.accuracy import FILE_NAME, Subject, accuracy_of, write_table
+from prism.fidelity.summary import Evaluated
+from prism.models.load import load
+from prism.models.source import DIGITS
 from prism.perfmap import Accuracy
 
 TABLE = {
@@ -34,17 +36,75 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path, text):
         accuracy_of(str(tmp_path), "abc")
 
 
-def test_the_interval_is_the_published_one():
-    # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
-    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson_interval(29, 29) == pytest.approx((0.8830, 1.0), abs=5e-5)
+def test_the_table_of_the_package_is_of_version_1_and_is_read():
+    digits = load(DIGITS)
+    entries = {each.plan: each for each in accuracy_of(digits.info.files, digits.fingerprint)}
+    assert entries["local"].count == 400 and "seq:2:L10:f16" in entries
+    assert {each.metric for each in entries.values()} == {"accuracy"}
+    assert {each.drop_high for each in entries.values()} == {None}
 
 
-@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_an_interval_holds_its_share_and_mirrors(hits):
-    correct, count = hits
-    low, high = wilson_interval(correct, count)
-    assert 0 <= low <= correct / count + 1e-12 and correct / count - 1e-12 <= high <= 1
-    assert wilson_interval(count - correct, count) == pytest.approx((1 - high, 1 - low))
+SUBJECT = Subject("abc", "photos", "d1", 50, "images", None)
+
+
+def entry(plan, drop=0.02, metric="agreement"):
+    return Evaluated(
+        *(plan, 1 - drop, drop, 50, "photos", metric, drop / 2, 2 * drop), extras={"tokens": 99}
+    )
+
+
+def write(path, *plans, subject=SUBJECT, **options):
+    write_table(path, subject, [entry(each) for each in plans], "prism evaluate x y", **options)
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / FILE_NAME
+    write(path, "seq:2:L2:f16", "seq:2:C2:f16:shares=3/1")
+    read = accuracy_of(str(tmp_path), "abc")
+    assert [each.plan for each in read] == ["seq:2:L2:f16", "seq:2:C2:f16:shares=3/1"]
+    assert read[0] == Accuracy("seq:2:L2:f16", 0.98, 0.02, 50, "photos", "agreement", 0.01, 0.04)
+    table = json.loads(path.read_text())
+    assert (table["format"], table["version"]) == ("prism accuracy table", 2)
+    assert (table["data_digest"], table["samples"], table["length"]) == ("d1", 50, None)
+    assert table["plans"]["seq:2:L2:f16"]["tokens"] == 99
+    assert [each.name for each in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_entries_of_one_subject_are_kept_together_and_new_ones_win(tmp_path):
+    path = tmp_path / FILE_NAME
+    write(path, "seq:2:L2", "seq:3:L2")
+    write_table(path, SUBJECT, [entry("seq:2:L2", 0.5), entry("seq:4:L2")], "again")
+    assert {each.plan: each.drop for each in accuracy_of(str(tmp_path), "abc")} == {
+        "seq:2:L2": 0.5,
+        "seq:3:L2": 0.02,
+        "seq:4:L2": 0.02,
+    }
+
+
+@pytest.mark.parametrize(
+    "subject, reason",
+    [
+        (replace(SUBJECT, model_hash="other"), r"other weights \(abc, not other\)"),
+        (replace(SUBJECT, digest="d2"), r"other data \(photos\)"),
+    ],
+)
+def test_a_table_of_something_else_is_replaced_by_force_only(tmp_path, subject, reason):
+    path = tmp_path / FILE_NAME
+    write(path, "seq:2:L2")
+    before = path.read_bytes()
+    with pytest.raises(ModelError, match=f"{FILE_NAME} is a table of {reason}.*--force"):
+        write(path, "seq:3:L2", subject=subject)
+    assert path.read_bytes() == before
+    write(path, "seq:3:L2", subject=subject, force=True)
+    assert [each.plan for each in accuracy_of(str(tmp_path), subject.model_hash)] == ["seq:3:L2"]
+
+
+def test_a_torn_table_is_replaced_by_force_only(tmp_path):
+    path = tmp_path / FILE_NAME
+    for torn in ("", "[]", '{"model_hash": "abc", "plans": {"seq:2:L2": {}}}'):
+        path.write_text(torn)
+        with pytest.raises(ModelError, match="is no accuracy table"):
+            write(path, "seq:3:L2")
+        assert path.read_text() == torn
+    write(path, "seq:3:L2", force=True)
+    assert [each.plan for each in accuracy_of(str(tmp_path), "abc")] == ["seq:3:L2"]

@@ -239,6 +239,12 @@ def test_what_was_measured_of_something_else_is_not_continued(model, pictures, t
         assert evaluate(vit, samples, [COARSE], resume=partial) == evaluate(vit, samples, [COARSE])
 
 
+def test_what_is_no_number_is_no_answer(model, pictures):
+    broken = model("ViTForImageClassification", layer_norm_eps=math.nan)
+    with pytest.raises(RequestError, match="gives NaN on these samples"):
+        evaluate(broken, open_samples(pictures(), broken), [COARSE])
+
+
 WIDER = {"layer_norm_eps": 1e-3}
 
 

@@ -88,6 +88,17 @@ def test_a_table_gives_texts_and_labels(model, tmp_path, suffix):
     assert inputs["attention_mask"].sum(1).tolist() == [4, 5]  # the comma is a word of its own
 
 
+def test_a_row_ends_where_its_line_does(model, tmp_path):
+    rows = tmp_path / "a.jsonl"
+    rows.write_text('{"text": "w5\u2028w6", "label": 1.0}\r\n\n{"text": "w7", "label": 0}\n')
+    table = tmp_path / "a.csv"
+    table.write_text('text,label\n"w5\n\nw6",1\nw7\u2028,0\n')
+    for path in (rows, table):
+        samples = open_samples(str(path), model(BERT))
+        assert samples.labels.tolist() == [1, 0]
+        assert samples.batch([0, 1])["attention_mask"].sum(1).tolist() == [4, 3]
+
+
 def test_a_long_text_is_cut_at_the_length_asked_for(model, tmp_path):
     path = tmp_path / "data.csv"
     path.write_text(f"text\n{text(100)}\nw3 w4\n")

@@ -20,6 +20,7 @@ from prism.errors import ConfigError, PlanError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
     from prism.planner import Candidate, CostModel, Sweep
     from prism.record import LinkState
@@ -116,6 +117,15 @@ def draw_sweep(path: Path, sweep: Sweep, curves: Sequence[Curve], title: str) ->
     _mark_crossovers(axes, sweep, unit)
     axes.set_title(textwrap.fill(title, _TITLE_WIDTH), loc="left", fontsize=10, pad=12)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3.0)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure; the suffix says the format.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:

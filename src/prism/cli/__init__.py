@@ -13,6 +13,7 @@ import typer
 from prism.cli import (
     cluster_commands,
     demo_command,
+    evaluate_command,
     finetune_command,
     plan_command,
     profile_command,
@@ -53,6 +54,7 @@ run_command.register(app)
 demo_command.register(app)
 plan_command.register(app)
 profile_command.register(app)
+evaluate_command.register(app)
 finetune_command.register(app)
 
 

@@ -110,7 +110,7 @@ def finetune(
         raise ConfigError("--steps and --budget both say how long to train; give one of them")
     budget_s = read_seconds("--budget", budget or _BUDGET)
     every_s = read_seconds("--checkpoint-every", checkpoint_every)
-    chosen = tuple(Plan.parse(each) for each in plans.split(",")) if plans else ()
+    chosen = tuple(Plan.parse(each) for each in (plans or "").split(",") if each.strip())
 
     from prism.fidelity.output import check_out
     from prism.fidelity.training import Settings
@@ -154,18 +154,20 @@ def _check_data(data: str) -> None:
 
 @contextmanager
 def _resumable(out: Path) -> Iterator[None]:
-    """Say at Ctrl-C that nothing is lost."""
+    """Say at Ctrl-C that nothing is lost, where there is something to lose."""
     from prism.fidelity.checkpoint import FOLDER
 
     try:
         yield
     except KeyboardInterrupt:
-        if (out / FOLDER).is_dir():
-            print(
-                f"prism: what was done is kept in {out / FOLDER}; the same command goes on from it",
-                file=sys.stderr,
-            )
-        raise
+        if not (out / FOLDER).is_dir():
+            raise
+        print(
+            f"prism: interrupted; what was done is in {out / FOLDER}, and the same command goes on "
+            f"from there",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
 
 
 def _load(source: str, threads: int | None, device: str) -> LoadedModel:
@@ -175,7 +177,7 @@ def _load(source: str, threads: int | None, device: str) -> LoadedModel:
     from prism.models.load import describe, load
 
     output.quiet_libraries()
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if threads is not None:
         torch.set_num_threads(threads)
     try:

@@ -32,6 +32,7 @@ class Answers:
         loss_B: negative log likelihood of each sample's own next tokens, summed, in nats.
         targets_B: how many tokens that is.
         embedding_BD: one vector per sample, float32.
+        width: numbers that a choice is made of.
     """
 
     metric: AccuracyMetric
@@ -40,6 +41,7 @@ class Answers:
     loss_B: torch.Tensor | None = None
     targets_B: torch.Tensor | None = None
     embedding_BD: torch.Tensor | None = None
+    width: int = 1
 
 
 def read_answers(info: ModelInfo, output: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answers:
@@ -51,30 +53,35 @@ def read_answers(info: ModelInfo, output: Mapping[str, Any], inputs: Mapping[str
         inputs: what it was given.
 
     Raises:
-        RequestError: the output holds nothing that can be compared.
+        RequestError: the output holds nothing that can be compared, or no numbers.
     """
     logits = output.get("logits")
     if logits is None:
-        return Answers("embedding", embedding_BD=_embedding(info, output, inputs))
+        embedding_BD = _embedding(info, output, inputs)
+        _require_numbers(info, embedding_BD)
+        return Answers("embedding", embedding_BD=embedding_BD)
+    width = int(logits.shape[-1])
+    best, choices = logits.max(-1)
     if logits.dim() == 2:
+        _require_numbers(info, best)
         if logits.shape[1] == 1:
             raise RequestError(
                 f"{info.architecture.__name__} gives one number per sample, and agreement of "
                 f"numbers is not defined; measure a classifier, a language model or an embedding"
             )
-        choices = logits.argmax(-1, keepdim=True)
+        choices = choices[:, None]
         if getattr(info.config, "problem_type", None) == "multi_label_classification":
             choices = (logits > 0).long()
         return Answers("agreement", choices, torch.ones_like(choices, dtype=torch.bool))
-    choices = logits.argmax(-1)
     real_BN = _real(info, inputs, choices)
+    _require_numbers(info, best[real_BN])
     if not info.family.causal:
-        return Answers("agreement", choices, real_BN)
+        return Answers("agreement", choices, real_BN, width=width)
     ids_BN = inputs["input_ids"].to(logits.device)
     # A token is predicted from the one before it; the first is given.
     followed_BN = real_BN[:, 1:] & real_BN[:, :-1]
     loss_B = torch.stack([_loss(*each) for each in zip(logits, ids_BN, followed_BN, strict=True)])
-    return Answers("language", choices, real_BN, loss_B, followed_BN.sum(1))
+    return Answers("language", choices, real_BN, loss_B, followed_BN.sum(1), width=width)
 
 
 def compare(exact: Answers, lossy: Answers, labels_B: torch.Tensor | None) -> list[list[float]]:
@@ -100,6 +107,30 @@ def compare(exact: Answers, lossy: Answers, labels_B: torch.Tensor | None) -> li
     elif exact.loss_B is not None and lossy.loss_B is not None and exact.targets_B is not None:
         columns += [exact.loss_B, lossy.loss_B, exact.targets_B]
     return torch.stack([column.double() for column in columns], dim=1).tolist()
+
+
+def comparable_values(
+    info: ModelInfo, output: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> torch.Tensor:
+    """Return the numbers that a model's answers follow from, without padding, in float32.
+
+    Raises:
+        RequestError: the output holds nothing that can be compared.
+    """
+    logits = output.get("logits")
+    if logits is None:
+        return _embedding(info, output, inputs)
+    values: torch.Tensor = logits.float()
+    return values[_real(info, inputs, values[..., 0])] if values.dim() == 3 else values
+
+
+def _require_numbers(info: ModelInfo, values: torch.Tensor) -> None:
+    """Refuse what has no value: any two would count as equal answers."""
+    if bool(values.isnan().any()):
+        raise RequestError(
+            f"{info.source or info.architecture.__name__} gives NaN on these samples; check its "
+            f"weights, or use float32"
+        )
 
 
 def _real(info: ModelInfo, inputs: Mapping[str, Any], choices_BN: torch.Tensor) -> torch.Tensor:

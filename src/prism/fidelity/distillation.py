@@ -2,8 +2,8 @@
 
 A model that ends in logits is compared by them, since they are its answer: the Kullback-Leibler
 divergence of the original's distribution (Hinton, Vinyals and Dean, 2015). A model that gives
-hidden states is compared by those of real tokens, each and pooled, since nobody knows which of them
-an application reads: relative squared error and cosine.
+hidden states is compared by those of real tokens and by the embedding that `answers` makes of them,
+since nobody knows which of them an application reads: relative squared error and cosine.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from prism.errors import UnsupportedModel
-from prism.models.inputs import token_mask
+from prism.fidelity.answers import comparable_values
+from prism.models.inputs import main_input, token_mask
+from prism.models.load import ModelInfo
 
-_POOLED = ("pooler_output", "image_embeds", "text_embeds")
 _OVER_POSITIONS = ("start_logits", "end_logits")  # a choice of a position, not of a class
 _HIDDEN = "last_hidden_state"
 # Of a padded position in a choice among positions: no chance, and still finite.
@@ -27,22 +27,25 @@ _TINY = 1e-12
 Output = Mapping[str, Any]
 
 
-def answer_of(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def answer_of(
+    info: ModelInfo, model: torch.nn.Module, inputs: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
     """Run a model and return what of its output is compared, padded positions left out.
 
     Args:
+        info: its description.
         model: a transformers model.
         inputs: prepared ones.
 
     Returns:
-        By name: logits `(rows, classes)`, hidden states `(rows, D)`, pooled embeddings `(B, D)`;
-        a row is a sample, or a real token where the model answers for each.
+        By name: logits `(rows, classes)`, hidden states `(rows, D)`, embeddings `(B, D)`; a row is
+        a sample, or a real token where the model answers for each.
 
     Raises:
-        UnsupportedModel: its output has neither logits nor hidden states.
+        RequestError: its output holds nothing that can be compared.
     """
     output = model(**inputs)
-    real_BN = token_mask(str(getattr(model, "main_input_name", "")), inputs.get("attention_mask"))
+    real_BN = token_mask(main_input(info), inputs.get("attention_mask"))
     logits = {
         name: _real_logits(name, value, real_BN)
         for name, value in output.items()
@@ -50,14 +53,9 @@ def answer_of(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, to
     }
     if logits:
         return logits
-    if not isinstance(output.get(_HIDDEN), torch.Tensor):
-        raise UnsupportedModel(
-            f"{type(model).__name__} returns neither logits nor {_HIDDEN}; there is nothing that "
-            f"its answers could be compared by"
-        )
-    hidden_BND = output[_HIDDEN]
-    pooled = {name: output[name] for name in _POOLED if output.get(name) is not None}
-    return {_HIDDEN: _real_rows(hidden_BND, real_BN), "mean": _mean(hidden_BND, real_BN), **pooled}
+    hidden_BND = output.get(_HIDDEN)
+    tokens = {} if hidden_BND is None else {_HIDDEN: _real_rows(hidden_BND, real_BN)}
+    return {**tokens, "embedding": comparable_values(info, output, inputs)}
 
 
 def distance(answer: Output, target: Output, config: Any) -> torch.Tensor:
@@ -90,13 +88,6 @@ def _real_logits(name: str, logits: torch.Tensor, real_BN: torch.Tensor | None) 
 
 def _real_rows(values_BNC: torch.Tensor, real_BN: torch.Tensor | None) -> torch.Tensor:
     return values_BNC.flatten(0, 1) if real_BN is None else values_BNC[real_BN]
-
-
-def _mean(hidden_BND: torch.Tensor, real_BN: torch.Tensor | None) -> torch.Tensor:
-    if real_BN is None:
-        return hidden_BND.mean(1)
-    weight_BN1 = real_BN.to(hidden_BND.dtype)[..., None]
-    return (hidden_BND * weight_BN1).sum(1) / weight_BN1.sum(1)
 
 
 def _of_logits(answer: torch.Tensor, target: torch.Tensor, config: Any) -> torch.Tensor:

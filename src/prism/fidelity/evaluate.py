@@ -142,9 +142,8 @@ def _batch_size(loaded: LoadedModel, samples: Samples, first: Answers, batch: in
     """Return how many samples a forward call may have, by the size of their logits."""
     if first.choices_BN is None or first.choices_BN.shape[1] == 1:
         return batch
-    vocabulary = int(getattr(loaded.info.config, "vocab_size", 1))
-    logits = loaded.info.shape.max_length if samples.kind == "text" else first.choices_BN.shape[1]
-    return max(1, min(batch, _MOST_LOGITS // (logits * vocabulary)))
+    tokens = loaded.info.shape.max_length if samples.kind == "text" else first.choices_BN.shape[1]
+    return max(1, min(batch, _MOST_LOGITS // (tokens * first.width)))
 
 
 def _identity(loaded: LoadedModel, samples: Samples) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import torch
 from prism.errors import ModelError, RequestError
 from prism.fidelity.accuracy import FILE_NAME, Subject, write_table
 from prism.fidelity.augmentation import Transform
-from prism.fidelity.checkpoint import FOLDER, Checkpoint
+from prism.fidelity.checkpoint import FOLDER, Checkpoint, interrupts_held_back
 from prism.fidelity.evaluate import evaluate
 from prism.fidelity.output import BEFORE_NAME, check_out, publish, write_model
 from prism.fidelity.sample_set import Samples
@@ -31,6 +31,7 @@ from prism.plan import Plan
 
 _HELD_OUT = 0.1
 _MOST_HELD_OUT = 200  # every plan is measured on each of them, twice
+_LOOK_AT = 32  # texts, to know how long a batch of them is
 _RESULT = "result"  # in the checkpoint's folder
 Phase = Literal["before", "training", "after"]
 
@@ -159,8 +160,9 @@ def finetune(
 
     measure.write(result / BEFORE_NAME, loaded, before)
     measure.write(result / FILE_NAME, tuned, after)
-    publish(result, out)
-    checkpoint.remove()
+    with interrupts_held_back():
+        publish(result, out)
+        checkpoint.remove()
     return Outcome(
         out=out,
         fingerprint=tuned.fingerprint,
@@ -240,7 +242,8 @@ def _check_weights(loaded: LoadedModel) -> None:
 
 def _with_plans(settings: Settings, loaded: LoadedModel, samples: Samples) -> Settings:
     info = loaded.info
-    _, length = check_inputs(info, samples.batch([0]))
+    count = min(len(samples), _LOOK_AT) if samples.kind == "text" else 1
+    _, length = check_inputs(info, samples.batch(range(count)))
     plans = settings.plans or default_plans(info.family, length)
     check_plans(plans, info.family, info.config)
     return replace(settings, plans=tuple(dict.fromkeys(plans)))

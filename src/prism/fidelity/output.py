@@ -94,12 +94,22 @@ def write_model(model: PreTrainedModel, info: ModelInfo, folder: Path) -> None:
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Move what was made to where it belongs; the accuracy table, which names it, comes last."""
+    """Move what was made to where it belongs; the accuracy table, which names it, comes last.
+
+    Raises:
+        ConfigError: something is in the way.
+    """
     files = sorted(
         (path for path in folder.rglob("*") if path.is_file()),
         key=lambda path: (path.name == FILE_NAME, path),
     )
     for path in files:
         target = out / path.relative_to(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot move {path.name} to {target}: {error.strerror}; make room and give the "
+                f"same command again, the training is kept"
+            ) from None

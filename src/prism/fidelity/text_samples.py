@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,7 +103,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any] | None]:
     """Give the rows of a table; None for one that is broken."""
     text = read_text(path).removeprefix("\ufeff")
     if path.suffix.lower() == ".jsonl":
-        for line in filter(str.strip, text.splitlines()):
+        for line in filter(str.strip, text.split("\n")):
             try:
                 row = json.loads(line)
             except ValueError:
@@ -110,7 +111,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any] | None]:
             yield row if isinstance(row, dict) else None
         return
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    table = csv.DictReader(text.splitlines(keepends=True), delimiter=separator)
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
     if not any(column in (table.fieldnames or ()) for column in _TEXT_COLUMNS):
         raise RequestError(
             f"{path} has no column named {', '.join(_TEXT_COLUMNS[:-1])} or {_TEXT_COLUMNS[-1]} "
@@ -129,6 +130,8 @@ def _text_of(row: Mapping[str, Any] | None) -> _Text | None:
     if not isinstance(text, str) or not text.strip():
         return None
     label = next((row[name] for name in _LABEL_COLUMNS if row.get(name) not in (None, "")), None)
+    if isinstance(label, float) and label.is_integer():  # a class number, written as 1.0
+        label = int(label)
     return _Text(text, None if label is None else str(label))
 
 

@@ -224,22 +224,25 @@ class Training:
 
     def _backward(self, inputs: Inputs, labels_B: torch.Tensor | None) -> dict[str, float]:
         """Add up the gradients of the step's plans, one graph in memory at a time."""
-        config = self.model.config
+        info, config = self._original.info, self.model.config
         with torch.no_grad():
-            target = answer_of(self._original.model, inputs)
+            target = answer_of(info, self._original.model, inputs)
         weight = self._settings.labels_weight
-        plans: Mapping[str, Plan] = self._sandwich.draw(random.Random(self._chance()))
+        plans = self._plans()
         losses = {}
         self._optimizer.zero_grad()
         for name, plan in plans.items():
             with virtual(self.model, plan, inputs.get("attention_mask")):
-                answer = answer_of(self.model, inputs)
+                answer = answer_of(info, self.model, inputs)
             loss = distance(answer, target, config)
             if labels_B is not None and weight > 0:
                 loss = loss + weight * label_loss(answer, labels_B)
             (loss / len(plans)).backward()  # type: ignore[no-untyped-call]
             losses[name] = loss.item()
         return losses
+
+    def _plans(self) -> dict[str, Plan]:
+        return self._sandwich.draw(random.Random(self._chance()))
 
     def _position(self) -> float:
         """Return where on the schedule the step to come lies: the middle of a counted one."""

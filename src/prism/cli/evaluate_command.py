@@ -1,0 +1,294 @@
+"""`prism evaluate`: measure what plans lose on a user's data, write the accuracy table."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prism.cli import output
+from prism.cli.arguments import MODEL_HELP, check_at_least
+from prism.cli.counting import counted
+from prism.cli.evaluate_view import evaluation_document, print_differences, print_evaluation
+from prism.errors import ConfigError, ModelError, PlanError
+from prism.plan import WIRE_BYTES, Plan
+
+if TYPE_CHECKING:
+    from prism.fidelity.distributed import Difference
+    from prism.fidelity.samples import Samples
+    from prism.fidelity.summary import Evaluated
+    from prism.models.load import LoadedModel, ModelInfo
+    from prism.perfmap import PerformanceMap
+
+DATA_HELP = (
+    "A folder of images (sub-folders are labels), .csv, .tsv or .jsonl with a text column, .txt "
+    "or a folder of them, .npz with arrays named like the model's inputs, or digits."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command(epilog="Example: prism evaluate path/to/model photos --plans seq:2:C10,seq:2:L10")(
+        evaluate
+    )
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
+    plans: Annotated[
+        str | None, typer.Option(help="Plans to measure, separated by commas: seq:2:C10,seq:2:L10.")
+    ] = None,
+    perf: Annotated[
+        Path | None, typer.Option("--map", help="Measure the lossy plans of this map.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The table to write; default accuracy.json of the model.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="So many samples, drawn at random.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of a text.")] = None,
+    batch: Annotated[int, typer.Option(help="Samples per forward pass.")] = 8,
+    threads: Annotated[int | None, typer.Option(help="Compute threads.")] = None,
+    dtype: Annotated[str, typer.Option(help="Dtype of the weights.")] = "float32",
+    seed: Annotated[int, typer.Option(help="Of the draw of --limit.")] = 0,
+    check_distributed: Annotated[
+        int | None, typer.Option(help="Compare so many samples with node processes.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw drop against bytes: .svg, .png or .pdf.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a table of other weights or data.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure what plans lose on DATA against exact answers; write it beside MODEL.
+
+    Everything runs in this process, without a cluster. Ctrl-C loses nothing: the same command goes
+    on from there.
+    """
+    numbers = {"--limit": limit, "--length": length, "--batch": batch, "--threads": threads}
+    check_at_least(1, {**numbers, "--check-distributed": check_distributed})
+    named, measured_map = _read_plans(plans, perf)
+    if plot:
+        from prism.bench.plots import check_target
+
+        check_target(plot)
+    info = _describe(model, dtype, named or ())
+    place = _place(info, out)
+    from prism.fidelity.accuracy import Subject, check_replaceable, write_table
+
+    loaded, samples = _open(info, data, dtype, threads, length, limit, seed)
+    subject = Subject.of(loaded.fingerprint, samples, length)
+    check_replaceable(place, subject, force)
+    work = _Work(loaded, samples, _all_plans(loaded, samples, named, measured_map), place)
+    entries = _measure(work, batch)
+    differences = _check_on_nodes(work, dtype, check_distributed) if check_distributed else ()
+    if not all(each.agrees for each in differences):
+        _refuse(differences, work)
+    write_table(place, subject, entries, shlex.join(["prism", *sys.argv[1:]]), force=force)
+    work.partial.unlink(missing_ok=True)
+    _show(work, entries, differences, plot, as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is measured, and where the table goes."""
+
+    loaded: LoadedModel
+    samples: Samples
+    plans: tuple[Plan, ...]
+    place: Path
+
+    @property
+    def partial(self) -> Path:
+        """Where what was measured is kept until the table is written."""
+        return self.place.with_name(self.place.name + ".partial")
+
+    @property
+    def length(self) -> int:
+        """Tokens of the first sample."""
+        from prism.models.inputs import check_inputs
+
+        return check_inputs(self.loaded.info, self.samples.batch([0]))[1]
+
+
+def _read_plans(
+    plans: str | None, perf: Path | None
+) -> tuple[tuple[Plan, ...] | None, PerformanceMap | None]:
+    """Return the plans that were named, or the map that has them; neither = the usual ones."""
+    if plans is not None and perf is not None:
+        raise ConfigError(f"--plans {plans} and --map {perf} both say what to measure; leave one")
+    if plans is not None:
+        named = tuple(Plan.parse(text) for text in plans.split(",") if text.strip())
+        if not named:
+            raise PlanError("--plans names no plan; give some, such as seq:2:C10,seq:2:L10")
+        return named, None
+    if perf is None:
+        return None, None
+    from prism.perfmap import PerformanceMap
+
+    return None, PerformanceMap.load(perf)
+
+
+def _describe(model: str, dtype: str, plans: Sequence[Plan]) -> ModelInfo:
+    """Read the model's configuration; check all that needs no weights."""
+    from transformers.utils import logging
+
+    from prism.models.inputs import check_plan_of_family
+    from prism.models.load import describe
+
+    if dtype not in WIRE_BYTES:
+        raise ModelError(f"unknown dtype {dtype!r}; use {', '.join(WIRE_BYTES)}")
+    output.quiet_libraries()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    info = describe(model)
+    for plan in plans:
+        check_plan_of_family(info.family, info.config, plan)
+    return info
+
+
+def _place(info: ModelInfo, out: Path | None) -> Path:
+    """Return where the table goes, after a look whether it can be written there."""
+    from prism.fidelity.accuracy import FILE_NAME
+    from prism.models.source import DIGITS, split_source
+
+    if out is None:
+        random, name = split_source(info.source)
+        if random or name == DIGITS or not Path(info.files).is_dir():
+            raise ConfigError(
+                f"{info.source} has no directory of yours to keep its accuracy table in; say "
+                f"where it goes with --out FILE"
+            )
+        out = Path(info.files) / FILE_NAME
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a directory; name a file in it")
+    if not os.access(out.parent, os.W_OK):
+        state = "cannot be written to" if out.parent.is_dir() else "is no directory"
+        raise ConfigError(f"{out.parent} {state}; say where the table goes with --out FILE")
+    return out
+
+
+def _open(
+    info: ModelInfo,
+    data: str,
+    dtype: str,
+    threads: int | None,
+    length: int | None,
+    limit: int | None,
+    seed: int,
+) -> tuple[LoadedModel, Samples]:
+    import torch
+
+    from prism.fidelity.samples import open_samples
+    from prism.models.load import load
+
+    if threads:
+        torch.set_num_threads(threads)
+    with output.progress(f"loading {info.source}"):
+        loaded = load(info.source, dtype)
+    with output.progress(f"reading {data}"):
+        return loaded, open_samples(data, loaded, length=length, limit=limit, seed=seed)
+
+
+def _all_plans(
+    loaded: LoadedModel,
+    samples: Samples,
+    named: tuple[Plan, ...] | None,
+    measured_map: PerformanceMap | None,
+) -> tuple[Plan, ...]:
+    """Return the plans to measure, counted, each once, `local` first."""
+    from prism.fidelity.compressions import compressions_of, usual_compressions
+
+    if measured_map is not None:
+        named = compressions_of(measured_map, loaded.fingerprint)
+    elif named is None:
+        named = usual_compressions(loaded, samples)
+    shapes = dict.fromkeys([str(Plan()), *(plan.shape for plan in named)])
+    return tuple(map(Plan.parse, shapes))
+
+
+def _measure(work: _Work, batch: int) -> tuple[Evaluated, ...]:
+    from prism.fidelity.evaluate import evaluate
+
+    text = f"{len(work.samples)} samples under {len(work.plans)} plans"
+    try:
+        with counted(text, len(work.samples)) as advance:
+            return evaluate(
+                work.loaded,
+                work.samples,
+                work.plans,
+                batch=batch,
+                resume=work.partial,
+                advance=advance,
+            )
+    except KeyboardInterrupt:
+        print(
+            f"prism: interrupted; what was measured is in {work.partial}, and the same command "
+            f"goes on from there",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
+
+
+def _check_on_nodes(work: _Work, dtype: str, count: int) -> tuple[Difference, ...]:
+    from prism.cli.target import read_target
+    from prism.fidelity.distributed import compare_distributed
+
+    target = read_target(None, needed=max(plan.size for plan in work.plans), threads=1)
+    plans = [plan for plan in work.plans if plan.exchanges]
+    with output.progress(f"opening {target}"):
+        opened = target.open()
+    with opened as live, output.progress(f"comparing with {target}"):
+        model = live.load(work.loaded.info.source, dtype)
+        return compare_distributed(
+            *(work.loaded, work.samples, plans, count),
+            lambda plan, inputs: model(plan=str(plan), **inputs),
+        )
+
+
+def _refuse(differences: Sequence[Difference], work: _Work) -> None:
+    """End the command: the table would say something that the nodes do not do."""
+    print_differences(differences)
+    wrong = ", ".join(each.plan for each in differences if not each.agrees)
+    print(
+        f"prism: node processes answer otherwise than this process under {wrong}; no table was "
+        f"written, what was measured is in {work.partial}",
+        file=sys.stderr,
+    )
+    raise typer.Exit(1)
+
+
+def _show(
+    work: _Work,
+    entries: Sequence[Evaluated],
+    differences: Sequence[Difference],
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    from prism.bench.accuracy_plot import bytes_per_block, draw_drops, drop_points
+
+    shape, length = work.loaded.info.shape, work.length
+    exchanged = {plan.shape: bytes_per_block(plan, shape, length) for plan in work.plans}
+    if plot:
+        title = f"{work.loaded.info.source} on {len(work.samples)} samples of {work.samples.name}"
+        draw_drops(plot, drop_points(entries, shape, length), entries[0].metric, title)
+    if as_json:
+        output.print_json(
+            {
+                "model": work.loaded.info.source,
+                "table": str(work.place),
+                **evaluation_document(entries, exchanged, work.samples),
+                "length": length,
+                "distributed": [asdict(each) for each in differences],
+            }
+        )
+        return
+    print_evaluation(entries, exchanged, work.samples, work.place)
+    print_differences(differences)

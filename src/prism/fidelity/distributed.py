@@ -1,0 +1,101 @@
+"""Whether node processes give the answers that the measurement in one process assumed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from prism.fidelity.answers import comparable_values, compare, read_answers
+from prism.fidelity.evaluate import answer
+from prism.fidelity.samples import Samples
+from prism.models.load import LoadedModel
+from prism.plan import Plan
+from prism.transport.staging import WIRE_DTYPES
+
+# Sums in another order, and values rounded once more than here, relative to the largest value.
+_LEAST_TOLERANCE = 1e-3
+_ROUNDINGS = 8
+_SAME_DIRECTION = 0.999
+
+Run = Callable[[Plan, Mapping[str, Any]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What node processes gave for a plan, beside what this process did.
+
+    Attributes:
+        plan: its shape.
+        samples: how many were run.
+        equal: of those, how many had the same answer.
+        largest: the largest difference of any value, relative to the largest value.
+        tolerance: what rounding explains.
+        agrees: whether the difference is rounding. Rounding may also put a row that is as similar
+            to two clusters into the other one; with clusters equal answers will do.
+    """
+
+    plan: str
+    samples: int
+    equal: int
+    largest: float
+    tolerance: float
+    agrees: bool
+
+
+def compare_distributed(
+    loaded: LoadedModel, samples: Samples, plans: Sequence[Plan], count: int, run: Run
+) -> tuple[Difference, ...]:
+    """Run samples on node processes and compare their answers with those of this process.
+
+    Args:
+        loaded: the model.
+        samples: the first `count` are run, one by one.
+        plans: compared one after the other.
+        count: how many samples; more than there are = all.
+        run: gives a model's output for a plan and inputs, from node processes.
+
+    Raises:
+        ClusterError: as `run` does.
+    """
+    rows = range(min(count, len(samples)))
+    return tuple(_compare(loaded, samples, plan, rows, run) for plan in plans)
+
+
+def _compare(
+    loaded: LoadedModel, samples: Samples, plan: Plan, rows: range, run: Run
+) -> Difference:
+    largest, equal = 0.0, 0
+    for row in rows:
+        inputs = samples.batch([row])
+        here, there = answer(loaded, plan, inputs), run(plan, inputs)
+        here_values, there_values = (
+            comparable_values(loaded.info, output, inputs).cpu() for output in (here, there)
+        )
+        scale = float(here_values.abs().max()) or 1.0
+        difference = (here_values - there_values).abs().nan_to_num(nan=math.inf)
+        largest = max(largest, float(difference.max()) / scale)
+        equal += _same(loaded, here, there, inputs)
+    tolerance = _tolerance(loaded, plan)
+    agrees = largest <= tolerance or (plan.grouping == "clusters" and equal == len(rows))
+    return Difference(plan.shape, len(rows), equal, largest, tolerance, agrees)
+
+
+def _same(
+    loaded: LoadedModel,
+    here: Mapping[str, Any],
+    there: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+) -> bool:
+    ours, theirs = (read_answers(loaded.info, output, inputs) for output in (here, there))
+    ((first, *rest),) = compare(ours, theirs, None)
+    return first >= _SAME_DIRECTION if ours.metric == "embedding" else first == rest[0]
+
+
+def _tolerance(loaded: LoadedModel, plan: Plan) -> float:
+    dtypes = (WIRE_DTYPES[plan.wire], next(loaded.model.parameters()).dtype)
+    roundings = (_ROUNDINGS * torch.finfo(dtype).eps for dtype in dtypes)
+    return max(_LEAST_TOLERANCE, *roundings)

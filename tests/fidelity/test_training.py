@@ -1,0 +1,95 @@
+"""The steps of a fine-tuning: gradients through plans, the schedule, the order of samples."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import ViTConfig, ViTForImageClassification
+
+from prism.fidelity.training import _parameter_groups, _rate_factor, _rows_of_step
+from prism.models.virtual import virtual
+from prism.plan import Plan
+
+PLANS = ["local", "seq:2:L2", "seq:2:C2", "seq:3:L1:lag1", "seq:2:C3:lag1:f16:shares=3/1"]
+
+
+@pytest.fixture
+def tiny():
+    torch.manual_seed(1)
+    config = ViTConfig(
+        image_size=16,
+        patch_size=4,
+        num_channels=1,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=4,
+    )
+    return ViTForImageClassification(config)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(8, 1, 16, 16, generator=generator), torch.arange(8) % 4
+
+
+def gradients(model, batch, text):
+    model.zero_grad()
+    with virtual(model, Plan.parse(text)):
+        model(pixel_values=batch[0], labels=batch[1]).loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("text", PLANS)
+def test_gradients_reach_every_parameter(tiny, batch, text):
+    for name, gradient in gradients(tiny, batch, text).items():
+        # One bias on all keys shifts all logits of a query alike: softmax does not see it.
+        if not name.endswith(("key.bias", "k_proj.bias")):
+            assert gradient.abs().max() > 1e-6, name
+
+
+@pytest.mark.parametrize("text", ["seq:2:full", "seq:3:L17:shares=1/2/3"])
+def test_gradients_of_an_exact_exchange_are_those_of_the_plain_model(tiny, batch, text):
+    plain = gradients(tiny, batch, "local")
+    for name, gradient in gradients(tiny, batch, text).items():
+        torch.testing.assert_close(gradient, plain[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("text", ["seq:2:L1:lag1", "seq:2:C1"])
+def test_gradients_flow_through_the_means_themselves(tiny, batch, text):
+    pixels = batch[0].clone().requires_grad_()
+    with virtual(tiny, Plan.parse(text)):
+        tiny(pixel_values=pixels).logits.sum().backward()
+    # The first partition, with the class token, is the upper half of the image; the lower half can
+    # only be felt through its means.
+    assert pixels.grad[:, :, 12:].abs().max() > 0
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    rates = [_rate_factor(step / 1000) for step in range(1000)]
+    peak = rates.index(max(rates))
+    assert peak == 50 and rates[peak] == 1
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert min(rates) == 0.01
+
+
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 2**31 - 1))
+def test_every_sample_trains_equally_often(count, batch, seed):
+    steps = [_rows_of_step(step, batch, count, seed) for step in range(count)]
+    seen = [row for rows in steps for row in rows]
+    assert all(len(rows) == batch for rows in steps)
+    assert all(seen.count(row) == batch for row in range(count))
+    for epoch in range(batch):
+        assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_vectors_do_not_decay(tiny):
+    decaying, others = _parameter_groups(tiny)
+    assert decaying["weight_decay"] > 0 and others["weight_decay"] == 0
+    names = {id(parameter): name for name, parameter in tiny.named_parameters()}
+    assert len(names) == len(decaying["params"]) + len(others["params"])
+    for parameter in others["params"]:
+        assert "norm" in names[id(parameter)] or names[id(parameter)].endswith("bias")
