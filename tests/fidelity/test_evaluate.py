@@ -226,6 +226,20 @@ def counted(samples, asked):
     return Counted()
 
 
+def test_what_was_measured_is_on_disk_before_the_end(model, pictures, tmp_path):
+    vit = model("ViTForImageClassification")
+    partial = tmp_path / "partial"
+    sizes = []
+    samples = open_samples(pictures(), vit)
+
+    def look():
+        sizes.append(len(json.loads(partial.read_text())["rows"]["seq:3:L1"]))
+
+    evaluate(vit, samples, [COARSE], batch=1, resume=partial, advance=look)
+    assert sizes == sorted(sizes) and sizes[0] == 1
+    assert len(json.loads(partial.read_text())["rows"]["seq:3:L1"]) == len(samples)
+
+
 def test_what_was_measured_of_something_else_is_not_continued(model, pictures, tmp_path):
     vit, other = model("ViTForImageClassification"), model("ViTForImageClassification", **WIDER)
     partial = tmp_path / "partial"

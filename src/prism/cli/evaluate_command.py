@@ -15,7 +15,7 @@ import typer
 from prism.cli import output
 from prism.cli.arguments import MODEL_HELP, check_at_least
 from prism.cli.counting import counted
-from prism.cli.evaluate_view import evaluation_document, print_differences, print_evaluation
+from prism.cli.evaluate_view import difference_lines, evaluation_document, print_evaluation
 from prism.errors import ConfigError, ModelError, PlanError
 from prism.plan import WIRE_BYTES, Plan
 
@@ -255,7 +255,8 @@ def _check_on_nodes(work: _Work, dtype: str, count: int) -> tuple[Difference, ..
 
 def _refuse(differences: Sequence[Difference], work: _Work) -> None:
     """End the command: the table would say something that the nodes do not do."""
-    print_differences(differences)
+    for line in difference_lines(differences):
+        print(line, file=sys.stderr)
     wrong = ", ".join(each.plan for each in differences if not each.agrees)
     print(
         f"prism: node processes answer otherwise than this process under {wrong}; no table was "
@@ -291,4 +292,5 @@ def _show(
         )
         return
     print_evaluation(entries, exchanged, work.samples, work.place)
-    print_differences(differences)
+    for line in difference_lines(differences):
+        print(line)

@@ -83,12 +83,14 @@ def print_evaluation(
     print(f"wrote {place}")
 
 
-def print_differences(differences: Sequence[Difference]) -> None:
-    """Print what node processes gave beside this process, one line per plan."""
+def difference_lines(differences: Sequence[Difference]) -> list[str]:
+    """Return what node processes gave beside this process, one line per plan."""
+    lines = []
     for each in differences:
         verdict = "agrees" if each.agrees else "DIFFERS"
-        print(
+        lines.append(
             f"on node processes, {each.plan}: {verdict}, largest difference {each.largest:.1e} "
             f"(rounding explains {each.tolerance:.0e}), {each.equal} of {each.samples} answers "
             f"are equal"
         )
+    return lines

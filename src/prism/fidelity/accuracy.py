@@ -13,17 +13,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from prism.errors import ModelError
 from prism.fidelity.metrics import wilson_interval
-from prism.fidelity.samples import Samples
 from prism.fidelity.summary import Evaluated
 from prism.perfmap import Accuracy
 from prism.perfmap.files import replace_file
 from prism.perfmap.schema import AccuracyMetric
 from prism.plan import Plan
 from prism.version import VERSION
+
+if TYPE_CHECKING:
+    from prism.fidelity.samples import Samples
 
 __all__ = [
     "FILE_NAME",
@@ -131,7 +133,12 @@ def write_table(
     """
     check_replaceable(path, subject, force)
     plans = {**_kept(path, subject), **{entry.plan: _values(entry) for entry in entries}}
-    header = {
+    header = _header(subject, entries[0].metric, command)
+    replace_file(path, _format(header, plans))
+
+
+def _header(subject: Subject, metric: AccuracyMetric, command: str) -> dict[str, Any]:
+    return {
         "format": _FORMAT,
         "version": _VERSION,
         "model_hash": subject.model_hash,
@@ -140,7 +147,7 @@ def write_table(
         "samples": subject.samples,
         "kind": subject.kind,
         "length": subject.length,
-        "metric": entries[0].metric,
+        "metric": metric,
         "interval": "95 % of the drop, drop_low..drop_high",
         "date": datetime.now(timezone.utc).date().isoformat(),
         "command": command,
@@ -149,7 +156,6 @@ def write_table(
             **{name: version(name) for name in ("torch", "transformers")},
         },
     }
-    replace_file(path, _format(header, plans))
 
 
 def _kept(path: Path, subject: Subject) -> dict[str, Any]:
@@ -187,12 +193,13 @@ def _format(header: Mapping[str, Any], plans: Mapping[str, Any]) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """Return a table whose entries are valid."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        table["model_hash"], table["plans"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if "model_hash" not in table:
+            raise KeyError("model_hash")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(path, error) from error
     _entries(path, table)
-    return cast("dict[str, Any]", table)
+    return table
 
 
 def _entries(path: Path, table: Mapping[str, Any]) -> tuple[Accuracy, ...]:

@@ -24,8 +24,7 @@ def array_samples(info: ModelInfo, path: Path, limit: int | None, seed: int) -> 
 
     Args:
         info: the model.
-        path: an `.npz` with one array per input of the model, all with as many rows, and
-            `labels`, one whole number per row, where they are known.
+        path: an `.npz` of equally long arrays; `labels` are whole numbers, where they are known.
         limit: so many rows, drawn at random; None = all.
         seed: of the draw.
 

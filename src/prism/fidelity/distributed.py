@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +58,7 @@ def compare_distributed(
         run: gives a model's output for a plan and inputs, from node processes.
 
     Raises:
+        RequestError: an answer holds NaN.
         ClusterError: as `run` does.
     """
     rows = range(min(count, len(samples)))
@@ -76,8 +76,7 @@ def _compare(
             comparable_values(loaded.info, output, inputs).cpu() for output in (here, there)
         )
         scale = float(here_values.abs().max()) or 1.0
-        difference = (here_values - there_values).abs().nan_to_num(nan=math.inf)
-        largest = max(largest, float(difference.max()) / scale)
+        largest = max(largest, float((here_values - there_values).abs().max()) / scale)
         equal += _same(loaded, here, there, inputs)
     tolerance = _tolerance(loaded, plan)
     agrees = largest <= tolerance or (plan.grouping == "clusters" and equal == len(rows))

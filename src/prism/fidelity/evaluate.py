@@ -57,11 +57,7 @@ def evaluate(
             are the same.
         MapError: `resume` cannot be written.
     """
-    shapes = [plan.shape for plan in plans]
-    for plan in plans:
-        check_plan_of_family(loaded.info.family, loaded.info.config, plan)
-        if shapes.count(plan.shape) > 1:
-            raise RequestError(f"{plan.shape} is asked for twice; name each plan once")
+    _check_plans(loaded, plans)
     first = _first_answer(loaded, samples, plans)
     metric = metric_of(first, samples)
     measured = Measured(resume, _identity(loaded, samples), metric)
@@ -79,6 +75,14 @@ def evaluate(
         summarise(plan, metric, measured.rows(plan.shape)[: len(samples)], samples.name)
         for plan in plans
     )
+
+
+def _check_plans(loaded: LoadedModel, plans: Sequence[Plan]) -> None:
+    shapes = [plan.shape for plan in plans]
+    for plan in plans:
+        check_plan_of_family(loaded.info.family, loaded.info.config, plan)
+        if shapes.count(plan.shape) > 1:
+            raise RequestError(f"{plan.shape} is asked for twice; name each plan once")
 
 
 def metric_of(answers: Answers, samples: Samples) -> AccuracyMetric:

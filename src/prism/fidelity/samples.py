@@ -53,23 +53,27 @@ def open_samples(
     path = Path(source).expanduser()
     if not path.exists():
         raise RequestError(f"data {source} does not exist; give a folder, a file, or {DIGITS}")
-    if path.is_dir():
-        return _of_folder(info, path, length, limit, seed)
+    of = _of_folder if path.is_dir() else _of_file
+    return of(info, path, length, limit, seed)
+
+
+def _of_file(
+    info: ModelInfo, path: Path, length: int | None, limit: int | None, seed: int
+) -> Samples:
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return array_samples.array_samples(info, path, limit, seed)
     if suffix in text_samples.TABLE_SUFFIXES:
-        _require(info, _TEXT, source)
+        _require(info, _TEXT, str(path))
         return text_samples.table_samples(info, path, length, limit, seed)
     if suffix in text_samples.TEXT_SUFFIXES:
-        _require(info, _TEXT, source)
+        _require(info, _TEXT, str(path))
         return text_samples.file_samples(info, path, [path], length, limit, seed)
     if suffix in image_samples.SUFFIXES:
-        _require(info, _IMAGES, source)
+        _require(info, _IMAGES, str(path))
         return image_samples.folder_samples(info, path, [path], limit, seed)
     raise RequestError(
-        f"{source} is no kind of data that is known: give a folder, .csv, .tsv, .jsonl, .txt or "
-        f".npz"
+        f"{path} is no kind of data that is known: give a folder, .csv, .tsv, .jsonl, .txt or .npz"
     )
 
 
