@@ -146,9 +146,10 @@ class Run:
         return write_data(folder, brown, spam, 4 * self.mails, self.mails, self.options.seed)
 
     def _command(self, stage: str) -> str:
-        given = [f"--samples {self.samples}", f"--seed {self.options.seed}"]
+        given = [f"--samples {self.samples}"]
         if self.mails:
             given.append(f"--mails {self.mails}")
+        given += [f"--seed {self.options.seed}", f"--threads {self.options.threads}"]
         if stage == "finetune":
             given.append(f"--budget {self.options.budget:g}")
             given.append(f"--training-batch {self.training_batch}")
@@ -204,7 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run.finetune()
         elif options.stage != "report":
             run.measure(options.stage)
-        run.report()
+        if options.stage == "report" or "before" in run.results.content:
+            run.report()
     except (StudyError, PrismError) as error:
         parser.exit(2, f"{error}\n")
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from prism.plan import Plan
 
@@ -95,7 +96,7 @@ def origin(results: Mapping[str, Any]) -> str:
         done = results["finetune"]
         lines.append(
             f"- Training: {done['steps']} steps of {done['batch']} samples in "
-            f"{done['seconds'] / 60:.0f} minutes, {done['threads']} threads."
+            f"{done['seconds'] / 60:.1f} min, torch threads: {done['threads']}."
         )
     return "\n".join(lines)
 
@@ -157,6 +158,10 @@ def _draw_panel(axes: Any, points: Sequence[tuple[str, Plan, float, float]]) -> 
                 )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("kB per sample and block at the busiest node")
     axes.grid(True, which="major", color="0.88", linewidth=0.8)
     for side in ("top", "right"):
