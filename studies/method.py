@@ -21,6 +21,7 @@ from studies.method_results import Results, Stage, today, versions
 from studies.packages import StudyError
 from studies.real_models import add_cache, obtain, say
 
+from prism.bench.plots import check_target
 from prism.errors import PrismError
 from prism.fidelity.finetune import Progress, finetune
 from prism.fidelity.samples import open_samples
@@ -130,6 +131,7 @@ class Run:
         if "before" not in self.results.content:
             raise StudyError(f"{self.results.path} holds no figures yet; run before first")
         plot = self.results.path.with_suffix(".svg")
+        check_target(plot)
         draw(plot, self.results.content, self.study.layout)
         text = page(self.results.content, self.study.layout, plot.name)
         self.results.path.with_suffix(".md").write_text(text)

@@ -7,11 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
 from prism.plan import Plan
 
 Row = Mapping[str, float]
@@ -102,13 +97,16 @@ def origin(results: Mapping[str, Any]) -> str:
 
 
 def draw(path: Path, results: Mapping[str, Any], layout: Layout) -> None:
-    """Draw what plans lose against the bytes they send; a panel per lag.
+    """Draw what plans lose against the bytes they send; a panel per lag. Needs matplotlib.
 
     Args:
         path: to write; the suffix says the format.
         results: the content of a study's JSON file.
         layout: how it is shown.
     """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     points = _points(results, layout)
     lags = sorted({plan.lag for _, plan, _, _ in points})
     figure = Figure(figsize=(1.5 + 4.3 * len(lags), 4.4), layout="constrained")
@@ -138,6 +136,8 @@ def _points(results: Mapping[str, Any], layout: Layout) -> list[tuple[str, Plan,
 
 
 def _draw_panel(axes: Any, points: Sequence[tuple[str, Plan, float, float]]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     for stage in STAGES:
         for grouping, colour in _COLOURS.items():
             for nodes, marker in _MARKERS.items():
@@ -169,6 +169,8 @@ def _draw_panel(axes: Any, points: Sequence[tuple[str, Plan, float, float]]) -> 
 
 
 def _legend() -> list[Any]:
+    from matplotlib.lines import Line2D
+
     groups = [Line2D([], [], color=_COLOURS[key], label=name) for key, name in _NAMES.items()]
     sizes = [
         Line2D([], [], color="0.3", marker=marker, linestyle="", label=f"{nodes} nodes")
