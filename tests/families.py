@@ -45,10 +45,7 @@ _WHISPER = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a model keeps its blocks, and in a block what makes keys and values of its input.
-
-    `norm` normalises that input first; nothing does where it is empty.
-    """
+    """Where a model keeps its blocks, and in a block what makes keys and values of its input."""
 
     blocks: str
     attention: str
@@ -132,7 +129,7 @@ def _bert(blocks: str) -> Layout:
     return Layout(blocks, "attention.self", "", "attention.self.key", "attention.self.value")
 
 
-_LLAMA = Layout("model.layers", "self_attn", "input_layernorm", causal=True, rotary=True)
+_LLAMA = Layout("model.layers", "self_attn", causal=True, rotary=True)
 _GROUPED = {**_SIZES, **_TEXT, "num_key_value_heads": KEY_HEADS}
 
 CASES = (
@@ -203,7 +200,7 @@ CASES = (
         hf.GPTNeoXForCausalLM,
         hf.GPTNeoXConfig,
         {**_SIZES, **_TEXT},
-        Layout("gpt_neox.layers", "attention", "input_layernorm", causal=True, rotary=True),
+        Layout("gpt_neox.layers", "attention", causal=True, rotary=True),
     ),
     _case(
         hf.OPTForCausalLM,

@@ -37,15 +37,21 @@ class _Repeated:
     def is_real(self, row, position) -> bool:
         return self.mask is None or bool(self.mask[row, position])
 
-    def groups_of(self, index, row, part) -> list[list[int]]:
+    def groups_of(self, index, row, part, key) -> list[list[int]]:
         count = min(self.segments, len(part))
         if self.clusters and count < len(part):
-            return self.clusters_of(index, row, [i for i in part if self.is_real(row, i)], count)
+            members = [i for i in part if self.is_real(row, i)]
+            return self.clusters_of(self.judged_by(index, row, key), members, count)
         return [piece.tolist() for piece in torch.tensor_split(torch.tensor(part), count)]
 
-    def clusters_of(self, index, row, members, count) -> list[list[int]]:
+    def judged_by(self, index, row, key):
+        """Return the vectors of a sample whose directions are compared."""
+        if self.layout.rotary:
+            return key[row].transpose(0, 1).flatten(1).detach()
+        return self.plain_norm(index, self.block_inputs[max(0, index - self.lag)][row].detach())
+
+    def clusters_of(self, y, members, count) -> list[list[int]]:
         """Group real positions: farthest first, then each joins the centre most like it."""
-        y = self.plain_norm(index, self.block_inputs[max(0, index - self.lag)][row].detach())
         u = (y / y.norm(dim=-1, keepdim=True)).double()
         middle = sum(u[i] for i in members)
         centres = [max(members, key=lambda i: float(u[i] @ middle))] if members else []
@@ -90,7 +96,7 @@ class _Repeated:
         for other, part in enumerate(self.parts):
             if other == place or (self.layout.causal and other > place):
                 continue
-            for group in self.groups_of(index, row, part):
+            for group in self.groups_of(index, row, part, key):
                 members = [i for i in group if self.is_real(row, i)]
                 if members:
                     k, v = self.mean(index, row, members, key, value)

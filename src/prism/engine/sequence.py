@@ -12,7 +12,7 @@ The distributed `ForwardPass`. What one rank does, in a model of L blocks, with 
                     rank 0:        rows = [rows ; collect(L)]; finish; the model head follows
 
 Rotary families post and collect keys and values inside the attention, every block, without lag.
-Clusters are chosen before every block, on its normalised input.
+Clusters are chosen where means are posted: by a block's normalised input, or by the keys there.
 `collect` stands still until the others' frames are here; own frames go out meanwhile, and are
 waited for in `finish` or when their slot is filled again (see `Exchange`).
 """
@@ -94,13 +94,10 @@ class SequencePass(ForwardPass):
         self._needed = [_overlap(span, needed) for span in self._view.spans]
         self._idle_at_end = self._rank != 0 and not self._needed[self._rank].size
         self.standardised = self._view.clusters
-        own_BnD = hidden_BND[:, self._view.own.start : self._view.own.stop].contiguous()
-        if self._shape.rotary:
-            self._choose_groups(self._rows(own_BnD, standardise))
-        else:
+        if not self._shape.rotary:
             rows_BND = self._rows(hidden_BND, standardise)
             self._input_payloads = self._view.payloads_of_input(rows_BND)
-        return own_BnD
+        return hidden_BND[:, self._view.own.start : self._view.own.stop].contiguous()
 
     @override
     def slice_positions(self, x: torch.Tensor, dim: int) -> torch.Tensor:
@@ -110,14 +107,12 @@ class SequencePass(ForwardPass):
     def before_block(
         self, index: int, hidden_BnD: torch.Tensor, standardise: Standardise
     ) -> torch.Tensor:
-        rows_BnD = self._rows(hidden_BnD, standardise)
         if self._shape.rotary:
-            self._choose_groups(rows_BnD)
             return hidden_BnD
+        rows_BnD = self._rows(hidden_BnD, standardise)
         serves = index + self._plan.lag  # the block whose attention will use these rows
         if serves <= self._last:
-            self._choose_groups(rows_BnD)
-            self._post(serves, rows_BnD)
+            self._post(serves, rows_BnD, judged_by=rows_BnD)
         if serves >= self._last and self._idle_at_end:
             self._end(hidden_BnD, [])
         return self._prune(hidden_BnD, rows_BnD) if index == self._last else hidden_BnD
@@ -142,13 +137,16 @@ class SequencePass(ForwardPass):
     def keyed_context(
         self, index: int, key_BGnd: torch.Tensor, value_BGnd: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        self._post(index, join_heads(key_BGnd, value_BGnd))
+        key_BnE, value_BnE = join_heads(key_BGnd), join_heads(value_BGnd)
+        self._post(index, torch.cat([key_BnE, value_BnE], dim=-1), judged_by=key_BnE)
         if index == self._last and self._idle_at_end:
             self._end(key_BGnd, [])
         received = self._exchange.collect(index)
         if received is None:
             return None
-        return split_heads(self._view.take(received), key_BGnd.shape[1])
+        key, value = self._view.take(received).chunk(2, dim=-1)
+        heads = key_BGnd.shape[1]
+        return split_heads(key, heads), split_heads(value, heads)
 
     @override
     def bias(self, mask: torch.Tensor | None) -> torch.Tensor | None:
@@ -182,14 +180,16 @@ class SequencePass(ForwardPass):
         """Return the form of a block's input that is averaged, and judged for similarity."""
         return standardise(hidden_BnD) if self.standardised else hidden_BnD
 
-    def _choose_groups(self, rows_BnD: torch.Tensor) -> None:
-        self._groups = self._view.groups(rows_BnD) if self._view.listeners else None
+    def _post(self, key: int, rows_BnE: torch.Tensor, judged_by: torch.Tensor) -> None:
+        """Send the listeners the means of own rows, and receive the sources'.
 
-    def _post(self, key: int, rows_BnE: torch.Tensor) -> None:
-        """Send the listeners the means of own rows, and receive the sources'."""
+        Rows that are alike in `judged_by` are averaged together where means are of clusters.
+        """
         batch, _, width = rows_BnE.shape
         shapes = {rank: self._view.payload_shape(rank, batch, width) for rank in self._view.sources}
-        payload = self._view.payload(rows_BnE, self._groups)
+        payload = rows_BnE
+        if self._view.listeners:
+            payload = self._view.payload(rows_BnE, self._view.groups(judged_by))
         self._exchange.post(key, payload, self._view.listeners, shapes)
 
     def _prune(self, hidden_BnD: torch.Tensor, rows_BnD: torch.Tensor) -> torch.Tensor:

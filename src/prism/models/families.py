@@ -33,7 +33,7 @@ class Family:
         model_types: values of `config.model_type` that belong to it.
         blocks: paths from the base model to the list of blocks.
         attention: paths in a block to the module that calls the attention function.
-        norm: path in a block to what normalises the input before attention; None = nothing.
+        norm: path in a block to what normalises the input before keys and values; None = nothing.
         keys, values: paths in a block to the projections (`separate`), or both to one Conv1D that
             makes queries, keys and values (`fused_conv1d`); empty where they are not needed.
         causal: a position attends only to itself and earlier ones.
@@ -123,7 +123,6 @@ def _llama(name: str) -> Family:
         model_types=(name,),
         blocks=("layers",),
         attention=("self_attn",),
-        norm="input_layernorm",
         causal=True,
         rotary=True,
         tail_rows=True,
@@ -187,7 +186,6 @@ FAMILIES: tuple[Family, ...] = (
         model_types=("gpt_neox",),
         blocks=("layers",),
         attention=("attention",),
-        norm="input_layernorm",
         causal=True,
         rotary=True,
         tail_rows=True,
@@ -200,7 +198,6 @@ FAMILIES: tuple[Family, ...] = (
         model_types=("modernbert",),
         blocks=("layers",),
         attention=("attn",),
-        norm="attn_norm",
         rotary=True,
         since="5.1",
     ),

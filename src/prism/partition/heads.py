@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 
 
-def join_heads(key_BGnd: torch.Tensor, value_BGnd: torch.Tensor) -> torch.Tensor:
-    """Return rows `(B, n, 2 * G * d)`: all heads' keys, then all heads' values."""
-    rows = [x.transpose(1, 2).flatten(2) for x in (key_BGnd, value_BGnd)]
-    return torch.cat(rows, dim=-1)
+def join_heads(x_BGnd: torch.Tensor) -> torch.Tensor:
+    """Return rows `(B, n, G * d)` of all heads."""
+    return x_BGnd.transpose(1, 2).flatten(2)
 
 
-def split_heads(rows_BCE: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the keys and the values `(B, G, C, d)` of what `join_heads` joined."""
-    batch, rows, _ = rows_BCE.shape
-    key, value = rows_BCE.reshape(batch, rows, 2, heads, -1).permute(2, 0, 3, 1, 4)
-    return key, value
+def split_heads(rows_BnE: torch.Tensor, heads: int) -> torch.Tensor:
+    """Return `(B, G, n, d)` of what `join_heads` joined."""
+    batch, rows, _ = rows_BnE.shape
+    return rows_BnE.reshape(batch, rows, heads, -1).transpose(1, 2)

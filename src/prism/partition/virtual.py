@@ -66,10 +66,11 @@ class VirtualPass(ForwardPass):
         self._own_bias = own.masked_fill(self._foreign_NN, NEVER)
         if not self.standardised:
             sizes = [size for partition in self._sizes for size in partition]
-            self._groups = pooling(sizes, self._real_BN, device)
-            self._bias = self._bias_with(self._groups[1])
-        # Nothing of the input travels: every device has it.
-        self._see(0, self._rows(hidden_BND, standardise), hidden_BND.dtype)
+            self._segments = pooling(sizes, self._real_BN, device)
+            self._bias = self._bias_with(self._segments[1])
+        if not self._rotary:
+            # Nothing of the input travels: every device has it.
+            self._see(0, self._rows(hidden_BND, standardise), hidden_BND.dtype)
         return hidden_BND
 
     @override
@@ -80,8 +81,9 @@ class VirtualPass(ForwardPass):
     def before_block(
         self, index: int, hidden_BnD: torch.Tensor, standardise: Standardise
     ) -> torch.Tensor:
-        self._see(index, self._rows(hidden_BnD, standardise), self._wire)
-        self._payloads.pop(index - 2, None)
+        if not self._rotary:
+            self._see(index, self._rows(hidden_BnD, standardise), self._wire)
+            self._payloads.pop(index - 2, None)
         return hidden_BnD
 
     @override
@@ -95,11 +97,13 @@ class VirtualPass(ForwardPass):
     def keyed_context(
         self, index: int, key_BGnd: torch.Tensor, value_BGnd: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        pool, counts = self._groups
-        means = segment_means(join_heads(key_BGnd, value_BGnd), pool)
+        key_BnE, value_BnE = join_heads(key_BGnd), join_heads(value_BGnd)
+        pool, counts = self._groups_by(key_BnE)
         if self.standardised:
             self._bias = self._bias_with(_rounded(counts, self._wire))
-        return split_heads(_rounded(means, self._wire), key_BGnd.shape[1])
+        means = [_rounded(segment_means(x, pool), self._wire) for x in (key_BnE, value_BnE)]
+        key, value = (split_heads(x, key_BGnd.shape[1]) for x in means)
+        return key, value
 
     @override
     def replaces_own_keys(self, index: int) -> bool:
@@ -122,13 +126,16 @@ class VirtualPass(ForwardPass):
         return standardise(hidden_BnD) if self.standardised else hidden_BnD
 
     def _see(self, index: int, rows_BND: torch.Tensor, wire: torch.dtype) -> None:
-        """Choose the groups of a block, and keep what the partitions tell each other of it."""
+        """Keep what the partitions tell each other of a block's input."""
+        pool, counts = self._groups_by(rows_BND)
+        means = segment_means(rows_BND, pool)
+        self._payloads[index] = _rounded(means, wire), _rounded(counts, wire)
+
+    def _groups_by(self, rows_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `(pool_BCN, counts_BC)` of all partitions."""
         if self.standardised:
-            self._groups = _clusters(rows_BND, self._sizes, self._real_BN)
-        if not self._rotary:
-            pool, counts = self._groups
-            means = segment_means(rows_BND, pool)
-            self._payloads[index] = _rounded(means, wire), _rounded(counts, wire)
+            return _clusters(rows_BND, self._sizes, self._real_BN)
+        return self._segments
 
     def _bias_with(self, counts_BC: torch.Tensor) -> torch.Tensor:
         """Return `(1 or B, 1, N, N + C)`: own partition's rows, and the visible others' means."""
