@@ -3,7 +3,7 @@
 Contiguous segments average whatever happens to stand side by side; similar rows lose less when they
 are averaged. Groups are chosen on u = y / |y|, where y is what is averaged: a block's input after
 the affine-free part of its first normalisation, or, in rotary families, the rotated keys of all
-heads (judged by the input instead, real language models lose several times as much: docs/method.md):
+heads (judged by the input, a real language model loses several times as much: docs/method.md):
 
     first centre      the row most similar to the mean of u
     every next one    the row whose greatest similarity to the centres so far is smallest
