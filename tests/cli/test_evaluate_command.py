@@ -139,6 +139,9 @@ def test_a_map_says_which_compressions_to_measure(places, evaluate, tmp_path):
     assert result.code == 0, result.err
     plans = [each["plan"] for each in json.loads(result.out)["plans"]]
     assert plans == ["local", SHARED, "seq:2:L2:f16"]
+    told = PerformanceMap.load(path)  # `prism plan` has nothing but the map
+    assert [each.plan for each in told.accuracy] == plans
+    assert len(told.measurements) == 4
 
     save(["local", "seq:2:full"])
     result = evaluate("vit", "pixels.npz", "--map", path)

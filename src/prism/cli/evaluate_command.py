@@ -68,7 +68,7 @@ def evaluate(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Measure what plans lose on DATA against exact answers; write it beside MODEL.
+    """Measure what plans lose on DATA against exact answers; write it beside MODEL, and into MAP.
 
     Everything runs in this process, without a cluster. Ctrl-C loses nothing: the same command goes
     on from there.
@@ -94,6 +94,8 @@ def evaluate(
         _refuse(differences, work)
     write_table(place, subject, entries, shlex.join(["prism", *sys.argv[1:]]), force=force)
     work.partial.unlink(missing_ok=True)
+    if measured_map and perf:
+        measured_map.with_accuracy(entry.for_map() for entry in entries).save(perf)
     _show(work, entries, differences, plot, as_json)
 
 

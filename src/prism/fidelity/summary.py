@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from prism.fidelity.metrics import Loss, lost_accuracy, lost_agreement, mean_loss
 from prism.perfmap.schema import Accuracy, AccuracyMetric
@@ -30,6 +30,10 @@ class Evaluated(Accuracy):
     """
 
     extras: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    def for_map(self) -> Accuracy:
+        """Return what a performance map keeps of it."""
+        return Accuracy(**{each.name: getattr(self, each.name) for each in fields(Accuracy)})
 
 
 def summarise(
