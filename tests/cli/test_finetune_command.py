@@ -93,6 +93,7 @@ def test_the_summary_says_what_every_plan_was_worth(place, tmp_path, monkeypatch
     assert [row["plan"] for row in document["plans"]] == ["local", *PLANS.split(",")]
     assert document["metric"] == "accuracy" and document["samples"] == 3
     assert document["seconds"] >= 0.3
+    assert document["kept"]["metric"] == "agreement" and 0 <= document["kept"]["drop"] <= 1
     table = accuracy_of(str(out), load(str(out)).fingerprint)
     for row, entry in zip(document["plans"], table, strict=True):
         assert row["after"]["drop"] == pytest.approx(entry.drop, abs=1e-6)

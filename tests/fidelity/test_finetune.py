@@ -61,6 +61,8 @@ def test_one_checkpoint_serves_every_plan_and_stays_what_it_was(loaded, tmp_path
     untrained, trained = (losses(each.model, loaded.model) for each in (loaded, tuned))
     assert all(after < 0.4 * start for after, start in zip(trained[1:], untrained[1:], strict=True))
     assert trained[0] < 0.2 * min(untrained[1:])
+    assert outcome.kept.metric == "agreement" and outcome.kept.count == 8
+    assert outcome.kept.accuracy >= 0.5
     assert outcome.steps == 60 and outcome.plans == PLANS
 
 
@@ -147,6 +149,7 @@ def test_a_model_of_texts_trains_on_real_tokens(tmp_path):
     train, held_out = hold_out(texts, seed=0)
     outcome = finetune(original, train, held_out, tmp_path / "out", FEW)
     assert outcome.after[0].metric == "embedding"
+    assert outcome.kept.metric == "embedding" and 0.9 < outcome.kept.accuracy < 1
     assert (tmp_path / "out" / "tokenizer_config.json").is_file()
     assert (tmp_path / "out" / "1_Pooling" / "config.json").is_file()
     assert isinstance(BertModel.from_pretrained(tmp_path / "out"), BertModel)

@@ -83,7 +83,7 @@ def finetune(
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            help="Its peak; default 1e-4 up to 30 million parameters, 5e-5 up to 150, 3e-5 above."
+            help="Its peak; default 1e-4 up to 10 million parameters, 5e-5 up to 150, 3e-5 above."
         ),
     ] = None,
     labels_weight: Annotated[

@@ -72,6 +72,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "metric": outcome.after[0].metric,
         "samples": outcome.after[0].count,
+        "kept": {"metric": outcome.kept.metric, **_values(outcome.kept)},
         "plans": [
             {"plan": after.plan, "before": _values(before), "after": _values(after)}
             for before, after in zip(outcome.before, outcome.after, strict=True)
@@ -107,4 +108,6 @@ def print_outcome(outcome: Outcome) -> None:
             f"{low:.4f}..{high:.4f}",
         )
     output.print_table(table)
+    kept = outcome.kept
+    print(f"exact answers against those of the original: {kept.metric} {kept.accuracy:.4f}")
     print(f"{outcome.steps} steps in {outcome.seconds:.0f} s; wrote {outcome.out}")

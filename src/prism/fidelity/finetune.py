@@ -16,12 +16,13 @@ import torch
 
 from prism.errors import ModelError, RequestError
 from prism.fidelity.accuracy import FILE_NAME, Subject, write_table
+from prism.fidelity.answers import compare, read_answers
 from prism.fidelity.augmentation import Transform
 from prism.fidelity.checkpoint import FOLDER, Checkpoint, interrupts_held_back
-from prism.fidelity.evaluate import evaluate
+from prism.fidelity.evaluate import answer, evaluate
 from prism.fidelity.output import BEFORE_NAME, check_out, publish, write_model
 from prism.fidelity.sample_set import Samples
-from prism.fidelity.summary import Evaluated
+from prism.fidelity.summary import Evaluated, summarise
 from prism.fidelity.training import Settings, Step, Training
 from prism.fidelity.training_log import TrainingLog, check_log, open_log
 from prism.fidelity.training_plans import EXACT, check_plans, default_plans
@@ -61,6 +62,7 @@ class Outcome:
         plans: what it was trained for.
         steps, seconds: of training.
         before, after: what `local` and each plan are worth, of the original and of the new weights.
+        kept: what the new weights' exact answers are worth against the original's.
     """
 
     out: Path
@@ -70,6 +72,7 @@ class Outcome:
     seconds: float
     before: tuple[Evaluated, ...]
     after: tuple[Evaluated, ...]
+    kept: Evaluated
 
 
 Tell = Callable[[Progress], object]
@@ -150,6 +153,7 @@ def finetune(
         tuned = load(str(result), device=str(loaded.model.device))
         after = measure(tuned, "after")
         log.accuracy(training.steps_done, after)
+    kept = _kept(loaded, tuned, held_out)
 
     measure.write(result / BEFORE_NAME, loaded, before)
     measure.write(result / FILE_NAME, tuned, after)
@@ -157,7 +161,20 @@ def finetune(
         publish(result, out)
         checkpoint.remove()
     steps, seconds = training.steps_done, training.elapsed_s
-    return Outcome(out, tuned.fingerprint, settings.plans, steps, seconds, before, after)
+    return Outcome(out, tuned.fingerprint, settings.plans, steps, seconds, before, after, kept)
+
+
+def _kept(original: LoadedModel, tuned: LoadedModel, held_out: Samples) -> Evaluated:
+    """Compare exact answers, a sample at a time: those of language models are large."""
+    rows: list[list[float]] = []
+    for index in range(len(held_out)):
+        inputs = held_out.batch([index])
+        before, after = (
+            read_answers(each.info, answer(each, EXACT, inputs), inputs)
+            for each in (original, tuned)
+        )
+        rows += compare(before, after, None)
+    return summarise(EXACT, before.metric, rows, held_out.name)
 
 
 def _note(step: Step, log: TrainingLog, tell: Tell) -> None:

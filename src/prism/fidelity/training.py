@@ -40,7 +40,7 @@ _LEAST_RATE = 0.01  # of the peak, so that no step is for nothing
 _CLIP = 1.0
 _DECAY = 0.01
 # Peak learning rates by parameters: small models take and need larger steps.
-_RATES = ((30e6, 1e-4), (150e6, 5e-5), (math.inf, 3e-5))
+_RATES = ((10e6, 1e-4), (150e6, 5e-5), (math.inf, 3e-5))
 
 
 @dataclass(frozen=True, slots=True)
