@@ -30,7 +30,7 @@ from prism.plan import Plan
 from prism.profiler import Profiler, Progress, Settings
 
 PROFILED_AT = "100mbit,3ms"
-PLANS = ("local", "batch:2", "seq:2:full", "seq:2:L10:f16", "seq:2:L10:lag1:f16")
+PLANS = ("local", "batch:2", "seq:2:full", "seq:2:C10:f16", "seq:2:C10:lag1:f16")
 # Bandwidths from 5 to 500 Mbit/s and batches from 1 to 16, so that the best plan changes often.
 TRACE = (
     (500, 1),

@@ -27,7 +27,10 @@ from prism.bench.plain import plain_forward
 from prism.profiler.turns import take_turns
 from prism.record import RunRecord
 
-PLANS = ("local", "batch:2", "seq:2:full", "seq:2:L10:f16", "seq:2:L10:lag1:f16")
+PLANS = (
+    *("local", "batch:2", "seq:2:full"),
+    *("seq:2:C10:f16", "seq:2:L10:f16", "seq:2:C10:lag1:f16", "seq:2:L10:lag1:f16"),
+)
 PLAIN = "plain transformers"
 WIDTH = 150  # of the tables in a file
 
