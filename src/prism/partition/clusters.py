@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import torch
 
-from prism.partition.means import pooling
-
 _INFINITE = float("inf")
 
 
@@ -39,11 +37,11 @@ def cluster_pooling(
         without a real token gets an all-zero row and the count 0.
     """
     batch, rows, _ = y_BnD.shape
-    if groups >= rows:
-        pool, counts = pooling([1] * rows, real_Bn, y_BnD.device)
-        return pool.expand(batch, -1, -1), counts.expand(batch, -1)
     with torch.no_grad():
         y_BnD = y_BnD.detach()
+        if groups >= rows:
+            every_row_Bn = torch.arange(rows, device=y_BnD.device).expand(batch, -1)
+            return _pooling_of(every_row_Bn, rows, real_Bn)
         if y_BnD.device.type != "cpu":
             return _pooling_of(farthest_first(y_BnD, groups, real_Bn), groups, real_Bn)
         # One sample after the other, so that each stays in the processor's cache.
