@@ -42,17 +42,11 @@ def cluster_pooling(
         if groups >= rows:
             every_row_Bn = torch.arange(rows, device=y_BnD.device).expand(batch, -1)
             return _pooling_of(every_row_Bn, rows, real_Bn)
-        if y_BnD.device.type != "cpu":
-            return _pooling_of(farthest_first(y_BnD, groups, real_Bn), groups, real_Bn)
-        # One sample after the other, so that each stays in the processor's cache.
-        owners = [
-            farthest_first(
-                y_BnD[sample : sample + 1],
-                groups,
-                None if real_Bn is None else real_Bn[sample % len(real_Bn)][None],
-            )
-            for sample in range(batch)
-        ]
+        # On the CPU one sample after the other, so that each stays in the processor's cache.
+        together = 1 if y_BnD.device.type == "cpu" else batch
+        ys = y_BnD.split(together)
+        reals = [None] * len(ys) if real_Bn is None else real_Bn.split(together)
+        owners = [farthest_first(y, groups, real) for y, real in zip(ys, reals, strict=True)]
         return _pooling_of(torch.cat(owners), groups, real_Bn)
 
 
