@@ -15,6 +15,8 @@ own. It costs one matrix-vector product per group and sample, and never waits fo
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import torch
 
 _INFINITE = float("inf")
@@ -44,9 +46,9 @@ def cluster_pooling(
             return _pooling_of(every_row_Bn, rows, real_Bn)
         # On the CPU one sample after the other, so that each stays in the processor's cache.
         together = 1 if y_BnD.device.type == "cpu" else batch
-        ys = y_BnD.split(together)
-        reals = [None] * len(ys) if real_Bn is None else real_Bn.split(together)
-        owners = [farthest_first(y, groups, real) for y, real in zip(ys, reals, strict=True)]
+        reals = repeat(None) if real_Bn is None else torch.split(real_Bn, together)
+        pairs = zip(torch.split(y_BnD, together), reals, strict=False)
+        owners = [farthest_first(y, groups, real) for y, real in pairs]
         return _pooling_of(torch.cat(owners), groups, real_Bn)
 
 
