@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from prism.engine.view import PartitionView
-from prism.models.families import sites_of
 from prism.models.load import load
+from prism.models.sites import sites_of
 from prism.plan import Plan
 from prism.profiler.turns import take_turns
 

@@ -7,7 +7,8 @@ from tests.families import BLOCKS, CASES, HEADS, KEY_HEADS, WIDTH
 
 from prism.errors import UnsupportedModel
 from prism.models import families
-from prism.models.families import FAMILIES, family_of, shape_of, sites_of
+from prism.models.families import FAMILIES, family_of, shape_of
+from prism.models.sites import sites_of
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

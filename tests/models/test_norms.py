@@ -6,8 +6,9 @@ from tests.families import CASES
 from torch import nn
 
 from prism.errors import UnsupportedModel
-from prism.models.families import family_of, sites_of
+from prism.models.families import family_of
 from prism.models.norms import SplitNorm
+from prism.models.sites import sites_of
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -13,10 +13,8 @@ from typing import Any, Literal, TypedDict
 
 import transformers
 from packaging.version import Version
-from torch import nn
 
 from prism.errors import UnsupportedModel
-from prism.models.norms import SplitNorm
 from prism.plan import ModelShape
 
 RELEASE = Version(transformers.__version__)
@@ -301,66 +299,3 @@ def _first_of(config: Any, *names: str) -> int:
         if value is not None:
             return int(value)
     raise UnsupportedModel(f"{type(config).__name__} has none of {', '.join(names)}")
-
-
-def submodule(module: nn.Module, path: str) -> nn.Module | None:
-    """Return the module at an attribute path, or None."""
-    found: Any = module
-    for name in path.split("."):
-        found = getattr(found, name, None)
-        if found is None:
-            return None
-    return found if isinstance(found, nn.Module) else None
-
-
-def _first_submodule(module: nn.Module, paths: Paths) -> nn.Module | None:
-    found = (submodule(module, path) for path in paths)
-    return next((each for each in found if each is not None), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One block of a loaded model, with the parts partitioning touches."""
-
-    block: nn.Module
-    attention: nn.Module
-    norm: SplitNorm
-    keys: nn.Module | None
-    values: nn.Module | None
-    projection: Projection
-
-
-def sites_of(family: Family, model: nn.Module) -> tuple[Site, ...]:
-    """Find every block of a loaded model.
-
-    Raises:
-        UnsupportedModel: the model is laid out differently from the family's description.
-    """
-    base = getattr(model, "base_model", model)
-    blocks = _first_submodule(base, family.blocks)
-    if blocks is not None:
-        return tuple(_site(family, block) for block in blocks.children())
-    raise UnsupportedModel(
-        f"{type(model).__name__} keeps no blocks at {' or '.join(family.blocks)}, as "
-        f"{family.name} does in the transformers releases prism knows (>= 5.0)"
-    )
-
-
-def _site(family: Family, block: nn.Module) -> Site:
-    def part(paths: Paths) -> nn.Module:
-        found = _first_submodule(block, paths)
-        if found is None:
-            wanted = " or ".join(paths)
-            raise UnsupportedModel(f"{type(block).__name__} of {family.name} has no {wanted}")
-        return found
-
-    # OPT-350m normalises after attention, so nothing stands between the input and the keys.
-    post_norm = getattr(block, "do_layer_norm_before", True) is False
-    return Site(
-        block=block,
-        attention=part(family.attention),
-        norm=SplitNorm(part((family.norm,)) if family.norm and not post_norm else None),
-        keys=part(family.keys) if family.keys else None,
-        values=part(family.values) if family.values else None,
-        projection=family.projection,
-    )

@@ -19,7 +19,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from prism.errors import Cancelled
-from prism.models.families import Family, Site, sites_of
+from prism.models.families import Family
+from prism.models.sites import Site, sites_of
 from prism.partition.attention import attend
 from prism.partition.forward_pass import ForwardPass
 
