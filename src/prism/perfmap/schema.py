@@ -244,6 +244,8 @@ class Accuracy:
         metric: `accuracy` (share of labels named), `agreement` (share of answers that are the
             exact ones), `embedding` (mean cosine), `language` (agreement on the next token).
         drop_low, drop_high: 95 % interval of the drop; None where nobody gave one.
+        longest: positions of the longest sample; a longer one is compressed more, and may lose
+            more. None where nobody said.
     """
 
     plan: str
@@ -254,6 +256,7 @@ class Accuracy:
     metric: AccuracyMetric = "accuracy"
     drop_low: float | None = None
     drop_high: float | None = None
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         require_shape("accuracy plan", self.plan)
@@ -261,6 +264,8 @@ class Accuracy:
         require_number(f"accuracy drop of {self.plan}", self.drop, -1.0, 1.0)
         if self.count is not None:
             require_integer(f"accuracy count of {self.plan}", self.count, 1)
+        if self.longest is not None:
+            require_integer(f"longest sample of the accuracy of {self.plan}", self.longest, 1)
         if not isinstance(self.task, str):
             raise MapError(f"accuracy task of {self.plan} must be a text, not {self.task!r}")
         if self.metric not in get_args(AccuracyMetric):
