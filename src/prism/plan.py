@@ -316,6 +316,7 @@ class ModelShape:
         rotary: whether positions live in the keys (payload after projection, no lag, no free
             block 0).
         max_length: longest sequence the model takes.
+        windowed: whether some layer attends to a window only, for which no means are defined.
     """
 
     family: str
@@ -325,3 +326,4 @@ class ModelShape:
     causal: bool
     rotary: bool
     max_length: int
+    windowed: bool = False

@@ -123,7 +123,7 @@ def test_plans_start_with_one_node_and_use_them_all():
         plans_for(1)
 
 
-def test_cluster_means_stand_beside_segment_means_of_the_same_number():
+def test_cluster_means_stand_beside_group_means_of_the_same_number():
     texts = [str(plan) for plan in plans_for(2) if plan.means]
     clusters = [text for text in texts if ":C" in text]
     assert [text.replace(":C", ":L") for text in clusters] == [t for t in texts if ":L" in t]

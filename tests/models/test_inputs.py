@@ -177,7 +177,7 @@ def test_what_the_model_cannot_take_is_refused(known, name, inputs, message):
             {},
             PlanError,
             "qwen2 has sliding-window layers, where a mean that straddles the window has no "
-            "defined weight; use full instead of L4",
+            "defined weight; use full instead of means",
         ),
         (
             "BertModel",

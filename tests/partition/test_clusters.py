@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism.partition.clusters import cluster_pooling, farthest_first
-from prism.partition.means import segment_means
+from prism.partition.means import group_means
 
 
 @st.composite
@@ -50,7 +50,7 @@ def test_groups_equal_explicit_loops(partition):
             assert sorted(group for group in found if group) == expected
         assert sorted(sum(found, [])) == members
         assert counts[sample].tolist() == [len(group) for group in found]
-        means = segment_means(y, pool)[sample]
+        means = group_means(y, pool)[sample]
         for mean, group in zip(means, found, strict=True):
             wanted = y[sample, group].mean(0) if group else torch.zeros(6)
             torch.testing.assert_close(mean, wanted)
@@ -101,5 +101,5 @@ def test_no_gradient_flows_through_the_choice():
     y = torch.randn(1, 8, 4, requires_grad=True)
     pool, counts = cluster_pooling(y, 3, None)
     assert not pool.requires_grad and not counts.requires_grad
-    segment_means(y, pool).sum().backward()
+    group_means(y, pool).sum().backward()
     assert y.grad is not None

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism.partition.means import join_counts, pooling, segment_means, split_counts
+from prism.partition.means import group_means, join_counts, pooling, split_counts
 
 
 @st.composite
@@ -34,7 +34,7 @@ def test_pooling_averages_real_rows_and_counts_them(partition):
     sizes, batch, real = partition
     x = torch.randn(batch, sum(sizes), 3)
     pool, counts = pooling(sizes, real)
-    means = segment_means(x, pool)
+    means = group_means(x, pool)
     assert means.shape == (batch, len(sizes), 3)
     for row in range(batch):
         for segment, inside in enumerate(members(sizes, real, row)):
@@ -62,7 +62,7 @@ def test_means_of_half_precision_rows_are_taken_in_float32():
     x = torch.full((1, 4096, 1), 64.0, dtype=torch.float16)
     x[0, 0] = 2048
     pool, _ = pooling((4096,), None)
-    mean = segment_means(x, pool)
+    mean = group_means(x, pool)
     assert mean.dtype == torch.float16
     assert mean.item() == torch.tensor((4095 * 64 + 2048) / 4096, dtype=torch.float16).item()
 
@@ -70,4 +70,4 @@ def test_means_of_half_precision_rows_are_taken_in_float32():
 def test_padding_with_garbage_does_not_reach_a_mean():
     x = torch.tensor([[[1.0], [3.0], [1e30]]])
     pool, _ = pooling((3,), torch.tensor([[True, True, False]]))
-    assert segment_means(x, pool).item() == 2.0
+    assert group_means(x, pool).item() == 2.0

@@ -17,8 +17,8 @@ EQUAL = Accuracy("seq:2:C10:f16", 0.97, 0.01, 400)
 UNEQUAL = Accuracy("seq:2:C10:f16:shares=3/1", 0.96, 0.02, 400)
 
 
-def covering(text, *entries):
-    return Compressions(entries).covering(Plan.parse(text))
+def covering(text, *entries, length=LENGTH):
+    return Compressions(entries).covering(Plan.parse(text), length)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,20 @@ def test_the_nearest_split_counts_and_of_two_equally_near_the_worse():
     assert covering("seq:2:C10:f16:shares=76/24", near, UNEQUAL, twin) is near
 
 
+def test_a_measurement_says_nothing_of_longer_requests():
+    short = replace(EQUAL, longest=20)
+    assert covering("seq:2:C10:f16", short, length=20) is short
+    assert covering("seq:2:C10:f16", short, length=21) is None
+    perf = make_map(shapes=("seq:2:C10:f16",), drops={})
+    model = CostModel(perf.with_accuracy([replace(short, longest=LENGTH - 1)]))
+    for length in (LENGTH - 1, LENGTH):  # what holds for one must not be remembered for the other
+        decision = decide(
+            model, 1, length, LinkState(1e9, 0.0), objective=Objective("latency", 1.0)
+        )
+        lossy = next(each for each in decision.candidates if not each.plan.exact)
+        assert lossy.allowed is (length < LENGTH)
+
+
 weights = st.floats(0.05, 20)
 
 
@@ -77,10 +91,10 @@ def test_only_the_proportions_of_shares_matter(pairs, scale):
         return Accuracy(plan(shares).shape, 0.9, 0.05)
 
     table = Compressions([entry(one)])
-    assert table.covering(plan(tuple(scale * share for share in one)))
+    assert table.covering(plan(tuple(scale * share for share in one)), LENGTH)
     apart = max(abs(a / sum(one) - b / sum(other)) for a, b in pairs)
     if abs(apart - SPLIT_TOLERANCE) > 1e-6:
-        assert bool(table.covering(plan(other))) is (apart < SPLIT_TOLERANCE)
+        assert bool(table.covering(plan(other), LENGTH)) is (apart < SPLIT_TOLERANCE)
 
 
 def test_the_planner_uses_what_was_measured_of_an_unequal_split_and_names_what_was_not():
@@ -98,6 +112,6 @@ def test_the_planner_uses_what_was_measured_of_an_unequal_split_and_names_what_w
     reasons = {str(each.plan): each.reason for each in decision.candidates if not each.allowed}
     assert reasons == {
         "seq:2:C4:shares=75/25": "lossy, and its accuracy was never measured with this split of "
-        "positions; run `prism evaluate MODEL DATA --plans seq:2:C4:shares=75/25` (or `--map MAP` "
-        "for every plan of the map)"
+        "positions on inputs as long as these; run `prism evaluate MODEL DATA --map MAP`, which "
+        "measures every plan of the map"
     }

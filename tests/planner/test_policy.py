@@ -142,8 +142,9 @@ def test_a_lossy_plan_needs_a_measured_drop_within_the_budget():
         assert candidate.allowed is allowed and reason in candidate.reason
     unknown = by_text(decide(model, 1, LENGTH, link, objective=Objective(max_accuracy_drop=1)))
     assert unknown["seq:3:L10"].accuracy_drop is None
-    assert "never measured; run `prism evaluate MODEL DATA --plans seq:3:L10`" in (
-        unknown["seq:3:L10"].reason
+    assert (
+        "never measured on inputs as long as these; run `prism evaluate MODEL DATA --map MAP`"
+        in (unknown["seq:3:L10"].reason)
     )
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,12 @@ def test_nodes_of_different_speed_get_positions_in_proportion_under_every_means(
 
 def test_rotary_models_are_not_asked_for_lag():
     assert all(plan.lag == 0 for plan in plans_together(LLAMA, (4,), [1.0, 1.0]))
+
+
+def test_models_with_windows_are_asked_for_no_means():
+    windowed = replace(LLAMA, windowed=True)
+    together = plans_together(windowed, (4, 10), [1.0, 1.0])
+    assert [str(plan) for plan in together] == ["batch:2", "seq:2:full", "seq:2:full:f16"]
 
 
 def test_a_slower_node_gets_fewer_positions():

@@ -142,8 +142,8 @@ class DistributedModel:
     ) -> None:
         """Let a performance map choose the plan of requests that name none.
 
-        The map may cover more nodes than are alive; those that come later are taken in. So is what
-        `accuracy.json` beside the model says of these weights, which may be younger than the map.
+        The map may cover more nodes than are alive; those that come later are taken in. What it
+        does not say of accuracy is taken from `accuracy.json` beside the model.
 
         Args:
             perf: the map, or the file it is in.
@@ -156,7 +156,9 @@ class DistributedModel:
         """
         if not isinstance(perf, PerformanceMap):
             perf = PerformanceMap.load(perf)
-        perf = perf.with_accuracy(accuracy_of(self.info.files, self.fingerprint))
+        known = perf.accuracy_by_shape
+        table = accuracy_of(self.info.files, self.fingerprint)
+        perf = perf.with_accuracy(each for each in table if each.plan not in known)
         plans = None if allow is None else [_named(plan) for plan in allow]
         adaptive = Adaptive(perf, self.identity(), objective, plans)
         self.close()

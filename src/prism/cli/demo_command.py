@@ -210,7 +210,7 @@ def _notes(report: dict[str, Any]) -> list[str]:
     ]
     if any(Plan.parse(plan["plan"]).means for plan in report["plans"]):
         notes.append(
-            "C10 = each node sends 10 means of similar positions, L10 = 10 means of neighbouring "
+            "C<n> = each node sends n means of similar positions, L<n> = n means of neighbouring "
             "ones; lag1 = means of the block before; f16 = sent as float16"
         )
     recovered = sum(plan["recovered"] for plan in report["plans"])

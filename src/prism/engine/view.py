@@ -6,7 +6,7 @@ import torch
 
 from prism.partition.bias import count_bias, join_bias, own_bias
 from prism.partition.clusters import cluster_pooling
-from prism.partition.means import join_counts, pooling, segment_means, split_counts
+from prism.partition.means import group_means, join_counts, pooling, split_counts
 from prism.partition.spans import segment_sizes, spans
 from prism.plan import Plan
 
@@ -86,7 +86,7 @@ class PartitionView:
         if groups is None:
             return rows_BnE
         pool, counts = groups
-        means = segment_means(rows_BnE, pool)
+        means = group_means(rows_BnE, pool)
         return join_counts(means, counts) if self.clusters else means
 
     def payload_shape(self, rank: int, batch: int, width: int) -> tuple[int, int, int]:

@@ -266,6 +266,7 @@ def shape_of(family: Family, config: Any) -> ModelShape:
         causal=family.causal,
         rotary=family.rotary,
         max_length=max_length(family, config),
+        windowed=has_sliding_window(config),
     )
 
 

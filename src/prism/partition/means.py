@@ -1,7 +1,9 @@
-"""Segment means: what a partition tells the others about its rows.
+"""Means: what a partition tells the others about its rows.
 
-A segment of s real (unpadded) rows is represented by their mean and the count s. Pooling is one
-small matrix product, built once per request, so that unequal segments and padding cost no branch.
+A group of s real (unpadded) rows is represented by their mean and the count s. Averaging is one
+small matrix product, so that unequal groups and padding cost no branch. Groups are segments
+(`pooling`, once per request) or clusters (`clusters.cluster_pooling`, once per block); the counts
+of clusters travel beside their means, since only the sender knows them.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ def pooling(
     return member_BLn / counts_BL.clamp(min=1)[..., None], counts_BL
 
 
-def segment_means(x: torch.Tensor, pool_BLn: torch.Tensor) -> torch.Tensor:
-    """Average rows by segment, in float32.
+def group_means(x: torch.Tensor, pool_BLn: torch.Tensor) -> torch.Tensor:
+    """Average rows by group, in float32.
 
     Args:
         x: `(B, n, D)`.

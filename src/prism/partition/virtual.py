@@ -17,7 +17,7 @@ from prism.partition.bias import NEVER, count_bias, own_bias
 from prism.partition.clusters import cluster_pooling
 from prism.partition.forward_pass import ForwardPass, Standardise
 from prism.partition.heads import join_heads, split_heads
-from prism.partition.means import pooling, segment_means
+from prism.partition.means import group_means, pooling
 
 
 class VirtualPass(ForwardPass):
@@ -58,10 +58,11 @@ class VirtualPass(ForwardPass):
 
     @override
     def enter(self, hidden_BND: torch.Tensor, standardise: Standardise) -> torch.Tensor:
+        self._payloads = {}
         self._sizes = self._sizes_for(hidden_BND.shape[1])
         device = hidden_BND.device
         self._foreign_NN = _foreign(self._sizes, device)
-        self._hidden_NC = _hidden(self._sizes, self._causal, device)
+        self._masked_NC = _masked(self._sizes, self._causal, device)
         own = own_bias(self._real_BN, len(self._foreign_NN), self._causal).to(device)
         self._own_bias = own.masked_fill(self._foreign_NN, NEVER)
         if not self.standardised:
@@ -101,7 +102,7 @@ class VirtualPass(ForwardPass):
         pool, counts = self._groups_by(key_BnE)
         if self.standardised:
             self._bias = self._bias_with(_rounded(counts, self._wire))
-        means = [_rounded(segment_means(x, pool), self._wire) for x in (key_BnE, value_BnE)]
+        means = [_rounded(group_means(x, pool), self._wire) for x in (key_BnE, value_BnE)]
         key, value = (split_heads(x, key_BGnd.shape[1]) for x in means)
         return key, value
 
@@ -128,7 +129,7 @@ class VirtualPass(ForwardPass):
     def _see(self, index: int, rows_BND: torch.Tensor, wire: torch.dtype) -> None:
         """Keep what the partitions tell each other of a block's input."""
         pool, counts = self._groups_by(rows_BND)
-        means = segment_means(rows_BND, pool)
+        means = group_means(rows_BND, pool)
         self._payloads[index] = _rounded(means, wire), _rounded(counts, wire)
 
     def _groups_by(self, rows_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -139,7 +140,7 @@ class VirtualPass(ForwardPass):
 
     def _bias_with(self, counts_BC: torch.Tensor) -> torch.Tensor:
         """Return `(1 or B, 1, N, N + C)`: own partition's rows, and the visible others' means."""
-        means = count_bias(counts_BC).masked_fill(self._hidden_NC, NEVER)
+        means = count_bias(counts_BC).masked_fill(self._masked_NC, NEVER)
         batch, length = max(self._own_bias.shape[0], means.shape[0]), means.shape[2]
         parts = [each.expand(batch, 1, length, -1) for each in (self._own_bias, means)]
         return torch.cat(parts, dim=3)
@@ -175,7 +176,7 @@ def _partition_of(counts: Sequence[int], device: torch.device) -> torch.Tensor:
     return torch.repeat_interleave(torch.tensor(counts, device=device))
 
 
-def _hidden(sizes: Sequence[Sequence[int]], causal: bool, device: torch.device) -> torch.Tensor:
+def _masked(sizes: Sequence[Sequence[int]], causal: bool, device: torch.device) -> torch.Tensor:
     """Return `(N, C)`, True where a row may not attend to a mean."""
     partition_of_N = _partition_of([sum(partition) for partition in sizes], device)
     partition_of_C = _partition_of([len(partition) for partition in sizes], device)

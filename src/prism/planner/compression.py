@@ -2,7 +2,8 @@
 
 Answers depend on what is exchanged, not on who exchanges it: the number of nodes, the grouping, the
 means, the lag, the wire, and how the positions are split. A measurement holds for every plan that
-agrees in all of these, whatever the names of its nodes.
+agrees in all of these, whatever the names of its nodes, and for requests no longer than what was
+measured: as many means of more positions lose more.
 """
 
 from __future__ import annotations
@@ -30,8 +31,12 @@ class Compressions:
             plan = Plan.parse(entry.plan)
             self._entries[_apart_from_split(plan)].append((_parts(plan), entry))
 
-    def covering(self, plan: Plan) -> Accuracy | None:
+    def covering(self, plan: Plan, length: int) -> Accuracy | None:
         """Return what was measured of a plan's compression, None where nobody measured it.
+
+        Args:
+            plan: lossy.
+            length: positions per sample of the request.
 
         Of several splits within the tolerance the nearest counts, and of equally near ones the one
         that may lose most. Beyond the tolerance nothing is assumed of another split.
@@ -41,6 +46,7 @@ class Compressions:
             (distance, -entry.drop_upper, index, entry)
             for index, (others, entry) in enumerate(self._entries.get(_apart_from_split(plan), ()))
             if (distance := _distance(parts, others)) <= SPLIT_TOLERANCE + _ROUNDING
+            and (entry.longest is None or length <= entry.longest)
         ]
         return min(near)[-1] if near else None
 
@@ -59,16 +65,19 @@ def loss_obstacle(plan: Plan, accuracy: Accuracy | None, objective: Objective) -
     if accuracy is None:
         split = " with this split of positions" if plan.shares else ""
         return (
-            f"lossy, and its accuracy was never measured{split}; run `prism evaluate MODEL DATA "
-            f"--plans {plan.shape}` (or `--map MAP` for every plan of the map)"
+            f"lossy, and its accuracy was never measured{split} on inputs as long as these; run "
+            f"`prism evaluate MODEL DATA --map MAP`, which measures every plan of the map"
         )
     counted = accuracy.drop if objective.point_estimate else accuracy.drop_upper
     if counted <= budget:
         return ""
     if accuracy.drop > budget:
+        compared = "the measured value"
+        if counted > accuracy.drop:
+            compared = f"the upper end of its 95 % interval, {counted:.4f}"
         return (
             f"loses {accuracy.drop:.4f} of {accuracy.metric}, more than the {budget:g} allowed "
-            f"(compared: the measured value); only a larger --max-accuracy-drop allows it"
+            f"(compared: {compared}); only a larger --max-accuracy-drop allows it"
         )
     return (
         f"may lose {counted:.4f} of {accuracy.metric}, more than the {budget:g} allowed (compared: "
@@ -105,5 +114,5 @@ def _parts(plan: Plan) -> tuple[float, ...]:
 
 
 def _distance(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Return by how much the parts of one node differ at most; infinite for other numbers."""
+    """Return by how much the parts of one node differ at most, of as many nodes."""
     return max(abs(mine - theirs) for mine, theirs in zip(one, other, strict=True))

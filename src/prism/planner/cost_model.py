@@ -134,7 +134,7 @@ class CostModel:
                 each.nodes,
                 each.occupied,
                 self._coverage.cost(each, batch, length, links, slowdown),
-                each.accuracy,
+                self._coverage.accuracy(each.plan, length),
             )
             for each in lasting.found + extra.found
         ]

@@ -37,14 +37,12 @@ class Prediction(NamedTuple):
         nodes: on which it is placed, rank 0 first.
         rows: per node; a node without rows takes no part.
         measured: predicts the plan from its own measurements; None = from its rows.
-        accuracy: what was measured of its answers; None if exact or unmeasured.
     """
 
     plan: Plan
     nodes: tuple[str, ...]
     rows: tuple[int, ...]
     measured: PlanCost | None
-    accuracy: Accuracy | None
 
     @property
     def occupied(self) -> tuple[str, ...]:
@@ -103,9 +101,11 @@ class Coverage:
             alone = strategy.whole_rows
             what = "each of its nodes alone" if alone else "it on such nodes"
             return LeftOut(str(plan), f"the map has not measured {what}")
-        rows = strategy.rows(plan, batch)
-        accuracy = None if plan.exact else self._compressions.covering(plan)
-        return Prediction(plan, nodes, rows, measured, accuracy)
+        return Prediction(plan, nodes, strategy.rows(plan, batch), measured)
+
+    def accuracy(self, plan: Plan, length: int) -> Accuracy | None:
+        """Return what was measured of a plan's answers to such requests; None if exact, or not."""
+        return None if plan.exact else self._compressions.covering(plan, length)
 
     def cost(
         self,

@@ -67,10 +67,11 @@ def plans_together(
 
     The batch split, which shows what nodes cost each other; full exchange; each number of cluster
     means with float16 on the wire, without and with lag; and the largest number of segment means,
-    which lose more, to compare with. Nodes of different speed get positions in proportion to it.
+    which lose more, to compare with. Where no means are defined it is full exchange in float16.
+    Nodes of different speed get positions in proportion to it.
 
     Args:
-        model: rotary models know no lag.
+        model: rotary models know no lag, windowed ones no means.
         segments: numbers of means per partition.
         alone_s: what the same work took on each node alone, in the cluster's order.
     """
@@ -80,6 +81,9 @@ def plans_together(
     for size in range(2, len(alone_s) + 1):
         full = Plan("sequence", count=size, shares=balanced_shares(alone_s[:size]))
         plans += [Plan("batch", count=size), full]
+        if model.windowed:
+            plans.append(replace(full, wire=wire))
+            continue
         plans += [
             replace(full, means=count, grouping="clusters", lag=lag, wire=wire)
             for count in segments
