@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from studies.additions_groups import Additions
 from studies.additions_measures import Classes, Embeddings, Measure, Perplexity
-from studies.additions_pass import Additions, trying
+from studies.additions_pass import trying
 from studies.method_data import write_data
 from studies.method_measures import batches
 from studies.method_results import Results

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from studies.additions_groups import centres_towards_the_end, refined
+from studies.additions_groups import Additions, owners_of_part
 from torch import nn
 from torch.nn.functional import one_hot
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -28,49 +27,11 @@ from prism.models.families import Family, Site, family_of, sites_of
 from prism.models.inputs import token_mask
 from prism.partition.attention import attend
 from prism.partition.bias import NEVER, count_bias, own_bias
-from prism.partition.clusters import farthest_first
 from prism.partition.heads import join_heads
-from prism.partition.spans import segment_sizes, spans
+from prism.partition.spans import spans
 
 NAME = "prism-additions"
 _ATTEND = "_prism_additions_attend"
-
-
-@dataclass(frozen=True)
-class Additions:
-    """How rows are grouped and what is added to their means; the defaults add nothing.
-
-    Attributes:
-        grouping: contiguous segments (the paper's), or clusters.
-        judged_by: what makes rows of a cluster similar: the block's input after the affine-free
-            part of its normalisation, or the keys of all heads.
-        sink_alone: position 0 is a group of its own.
-        last_alone: so many last rows of each partition are groups of their own.
-        end_weight: the nearer a row is to the partition's end, the more its distance from the
-            centres counts; 0 = all count alike.
-        refined: after choosing, one Lloyd step: each row joins the most similar group mean.
-        kept_blocks: groups serve so many blocks.
-        key_variance: half the variance of a group's logits is added to its mean's logit.
-        lag: a block attends to the means of the previous block's input.
-        fresh_last_block: the last block does not lag.
-        class_copies: each partition holds a class token of its own; none goes into means.
-    """
-
-    grouping: Literal["segments", "clusters"] = "clusters"
-    judged_by: Literal["input", "keys"] = "input"
-    sink_alone: bool = False
-    last_alone: int = 0
-    end_weight: float = 0.0
-    refined: bool = False
-    kept_blocks: int = 1
-    key_variance: bool = False
-    lag: int = 0
-    fresh_last_block: bool = False
-    class_copies: bool = False
-
-    def __post_init__(self) -> None:
-        if self.lag and (self.judged_by == "keys" or self.key_variance):
-            raise ValueError("with lag the keys of the previous block are needed, and are gone")
 
 
 @contextmanager
@@ -243,44 +204,13 @@ class AdditionsPass:
         stop = 0
         for part, source in enumerate(self._parts):
             start, stop = stop, stop + len(source)
-            owner_Bn = self._owners_of_part(
-                y_BND[:, start:stop], self._token_BN[:, start:stop], source
-            )
+            y_BnD, token_Bn = y_BND[:, start:stop], self._token_BN[:, start:stop]
+            owner_Bn = owners_of_part(self._additions, self._means, y_BnD, token_Bn, source)
             owner_BN[:, start:stop] = owner_Bn + part * self._means
         left_out = ~self._token_BN
         if self._additions.class_copies:
             left_out = left_out | (self._source_N == 0)
         return owner_BN.masked_fill(left_out, -1)
-
-    def _owners_of_part(
-        self, y_BnD: torch.Tensor, token_Bn: torch.Tensor, source: list[int]
-    ) -> torch.Tensor:
-        """Return the group of each row of one partition, from 0 on; 0 too for rows in none."""
-        additions, rows = self._additions, len(source)
-        alone = list(range(rows - additions.last_alone, rows))
-        if additions.sink_alone and source[0] == 0:
-            alone = [0, *alone]
-        copies = [0] if additions.class_copies and source[0] == 0 else []
-        rest = [row for row in range(rows) if row not in (*alone, *copies)]
-        owner_Bn = torch.zeros(y_BnD.shape[:2], dtype=torch.long)
-        owner_Bn[:, alone] = torch.arange(len(alone))
-        groups = self._means - len(alone)
-        if additions.grouping == "segments" or groups >= len(rest):
-            sizes = segment_sizes(len(rest), groups)
-            owner_Bn[:, rest] = len(alone) + torch.repeat_interleave(torch.tensor(sizes))
-            return owner_Bn
-        y_BnD, token_Bn = y_BnD[:, rest], token_Bn[:, rest]
-        if additions.end_weight:
-            to_end_n = 1 - torch.tensor(rest) / rows
-            chosen_Bn = centres_towards_the_end(
-                y_BnD, groups, token_Bn, to_end_n, additions.end_weight
-            )
-        else:
-            chosen_Bn = farthest_first(y_BnD, groups, token_Bn)
-        if additions.refined:
-            chosen_Bn = refined(chosen_Bn, y_BnD, groups, token_Bn)
-        owner_Bn[:, rest] = len(alone) + chosen_Bn
-        return owner_Bn
 
 
 def half_variance(
