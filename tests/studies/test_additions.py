@@ -5,15 +5,12 @@ import json
 import pytest
 import torch
 from studies import additions as study
-from studies.additions import TRIALS, measure, page
+from studies.additions import TRIALS
 from studies.additions_groups import Additions, centres_towards_the_end, refined
 from studies.additions_pass import half_variance, trying
-from studies.method_results import Results
 from tests.families import BY_NAME, assert_equal_outputs, largest_difference
 
 import prism
-from prism.fidelity.samples import open_samples
-from prism.models.load import load
 from prism.partition.clusters import farthest_first
 
 NAMES = ("BertModel", "ViTForImageClassification", "LlamaForCausalLM")
@@ -159,21 +156,24 @@ def test_variance_is_that_of_the_logits_where_keys_vary_alike():
     assert float(found) == pytest.approx(float(logits.var(dim=1).mean() / 2), rel=0.02)
 
 
-def test_rows_are_measured_once_and_shown(tmp_path, monkeypatch):
-    trial = TRIALS["digits"]
-    loaded = load("digits")
-    samples = open_samples("digits", loaded, limit=3)
-    rows = {row: trial.rows[row] for row in ("L", "C, judged by the input")}
+def test_rows_are_measured_once_and_shown(tmp_path, monkeypatch, capsys):
+    rows = {row: TRIALS["digits"].rows[row] for row in ("L", "C, judged by the input")}
     monkeypatch.setattr(study.Trial, "rows", property(lambda self: rows))
-    results = Results(tmp_path / "x.json", "digits", {"samples": 3})
-    results.begin("before", loaded.fingerprint, "python -m studies.additions digits")
-    results.add("before", "P=2 L", {"agreement": 0.125, "error": 9.0})
-    measure(loaded, samples, trial, results)
-    kept = json.loads((tmp_path / "x.json").read_text())["before"]["plans"]
-    assert list(kept) == ["P=2 L", "P=4 L", *(f"P={n} C, judged by the input" for n in (2, 4))]
-    assert kept["P=2 L"]["agreement"] == 0.125
-    text = page(results.content, trial)
-    assert "| L | 0.1250 | 9.000 | " in text and "`python -m studies.additions digits`" in text
+    command = ["digits", "--samples", "3", "--out", str(tmp_path), "--threads", "1"]
+    study.main(command)
+    figures = tmp_path / "additions-digits.json"
+    content = json.loads(figures.read_text())
+    measured = content["before"]["plans"]
+    assert list(measured) == [f"P={nodes} {row}" for row in rows for nodes in (2, 4)]
+    assert all(0 < row["error"] < 1 for row in measured.values())
+    measured["P=2 L"] = {"agreement": 0.125, "error": 9.0}
+    del measured["P=4 L"]
+    figures.write_text(json.dumps(content))
+    study.main(command)
+    text = (tmp_path / "additions-digits.md").read_text()
+    assert "| L | 0.1250 | 9.000 | " in text
+    assert "`python -m studies.additions digits --samples 3 --seed 0 --threads 1`" in text
+    assert capsys.readouterr().err.count("P=4 L") == 2
 
 
 def test_rotary_models_have_no_lag_and_two_ways_to_judge():
