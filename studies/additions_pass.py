@@ -23,8 +23,9 @@ from torch.nn.functional import one_hot
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
-from prism.models.families import Family, Site, family_of, sites_of
+from prism.models.families import Family, family_of
 from prism.models.inputs import token_mask
+from prism.models.sites import Site, sites_of
 from prism.partition.attention import attend
 from prism.partition.bias import NEVER, count_bias, own_bias
 from prism.partition.heads import join_heads
