@@ -119,20 +119,27 @@ def is_spam(mails: Path) -> np.ndarray:
     return np.array([entry["label"] == "spam" for entry in read_lines(mails)])
 
 
-def batches(samples: Samples, batch: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Give all samples in order, `batch` at a time."""
-    for start in range(0, len(samples), batch):
-        yield samples.batch(range(start, min(start + batch, len(samples))))
+def batches(
+    samples: Samples, batch: int, plan: Plan
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Give the rows and the inputs of all samples, at most `batch` of one length at a time.
+
+    Windows are equally long and come in order; mails are not, and padded ones would be split over
+    the nodes at other places than a single request is.
+    """
+    for rows in samples.equal_batches(batch):
+        yield rows, samples.batch(rows, plan.least_length)
 
 
 def embed(loaded: LoadedModel, samples: Samples, plan: Plan, batch: int) -> torch.Tensor:
     """Return the mean of the last hidden states of the real tokens, of length 1, `(count, D)`."""
-    found = []
-    for inputs in batches(samples, batch):
+    found, order = [], []
+    for rows, inputs in batches(samples, batch, plan):
         hidden_BND = answer(loaded, plan, inputs).last_hidden_state
         summed_BD = (hidden_BND * inputs["attention_mask"][..., None]).sum(1)
         found.append(functional.normalize(summed_BD, dim=-1))
-    return torch.cat(found)
+        order += rows
+    return torch.cat(found)[torch.tensor(order).argsort()]
 
 
 def retrieval_agreement(exact_SD: torch.Tensor, seen_SD: torch.Tensor) -> float:
@@ -156,7 +163,7 @@ def predict(
 ) -> tuple[torch.Tensor, float]:
     """Return the likeliest next tokens, `(count, N - 1)`, and the mean loss of the true ones."""
     seen, losses = [], []
-    for inputs in batches(windows, batch):
+    for _, inputs in batches(windows, batch, plan):
         logits_BNV = answer(loaded, plan, inputs).logits[:, :-1]
         seen.append(logits_BNV.argmax(-1))
         truth_BN = inputs["input_ids"][:, 1:]

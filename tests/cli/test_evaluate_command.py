@@ -12,7 +12,10 @@ from tests.fidelity.models import saved, text
 
 import prism
 from prism.cli.counting import counted
+from prism.cli.evaluate_command import _tell_map
+from prism.errors import MapError
 from prism.fidelity.accuracy import accuracy_of
+from prism.fidelity.summary import Evaluated
 from prism.perfmap import PerformanceMap
 from prism.perfmap.schema import MapLink, Measurement, NodeInfo, Stat
 
@@ -95,17 +98,31 @@ def test_a_table_beside_the_model_names_its_metric_and_its_data(places, evaluate
     assert not list(places.glob("vit/*.partial"))
 
 
-def test_more_plans_on_the_same_data_join_the_table(places, evaluate):
+def test_plans_join_the_table_and_each_says_on_what_it_was_measured(places, evaluate):
     for plans in ("seq:2:L2:f16", "seq:3:C1"):
-        assert evaluate("vit", "pixels.npz", "--plans", plans).code == 0
+        assert evaluate("vit", "pixels.npz", "--plans", plans, "--limit", 4).code == 0
     table = places / "vit" / "accuracy.json"
     assert set(json.loads(table.read_text())["plans"]) == {"local", *PLANS.split(",")}
-    before = table.read_bytes()
-    result = evaluate("vit", "labelled.npz", "--plans", PLANS)
-    assert result.code == 2 and "accuracy.json is a table of other data (pixels.npz)" in result.err
-    assert table.read_bytes() == before
-    assert evaluate("vit", "labelled.npz", "--plans", "seq:3:C1", "--force").code == 0
-    assert set(json.loads(table.read_text())["plans"]) == {"local", "seq:3:C1"}
+    assert evaluate("vit", "pixels.npz", "--plans", "seq:3:C1", "--limit", 8).code == 0
+    assert evaluate("vit", "labelled.npz", "--plans", "seq:4:C1").code == 0
+    rows = json.loads(table.read_text())["plans"]
+    assert {plan: (row["dataset"], row["count"], row["metric"]) for plan, row in rows.items()} == {
+        "local": ("labelled.npz", 30, "accuracy"),
+        "seq:2:L2:f16": ("pixels.npz", 4, "agreement"),
+        "seq:3:C1": ("pixels.npz", 8, "agreement"),
+        "seq:4:C1": ("labelled.npz", 30, "accuracy"),
+    }
+    assert {row["longest"] for row in rows.values()} == {17}
+
+
+def test_labels_may_be_left_out(places, evaluate):
+    wrong = places / "wrong.npz"
+    np.savez(wrong, **{**np.load(places / "labelled.npz"), "labels": np.full(30, 7)})
+    result = evaluate("vit", "wrong.npz", "--plans", "seq:3:C1")
+    assert result.code == 2 and "no class of the model" in result.err
+    assert "--no-labels" in result.err
+    result = evaluate("vit", "wrong.npz", "--plans", "seq:3:C1", "--no-labels", "--json")
+    assert result.code == 0 and json.loads(result.out)["metric"] == "agreement"
 
 
 def test_people_read_a_table_and_a_note(places, evaluate):
@@ -120,19 +137,23 @@ def test_people_read_a_table_and_a_note(places, evaluate):
         assert plan in result.out
 
 
+def save_map(path, shapes, model_hash):
+    PerformanceMap(
+        model_hash=model_hash,
+        model=PerformanceMap.paper().model,
+        nodes=(NodeInfo("node0", "board", "2.6", "5.0", "float32"),),
+        link=MapLink(1e8),
+        measurements=tuple(Measurement(each, 1, 17, 1, Stat(0.1)) for each in shapes),
+    ).save(path)
+
+
 def test_a_map_says_which_compressions_to_measure(places, evaluate, tmp_path):
     assert evaluate("vit", "pixels.npz", "--plans", "seq:2:L2").code == 0
     fingerprint = json.loads((places / "vit" / "accuracy.json").read_text())["model_hash"]
     path = tmp_path / "map.json"
 
     def save(shapes, model_hash=fingerprint):
-        PerformanceMap(
-            model_hash=model_hash,
-            model=PerformanceMap.paper().model,
-            nodes=(NodeInfo("node0", "board", "2.6", "5.0", "float32"),),
-            link=MapLink(1e8),
-            measurements=tuple(Measurement(each, 1, 17, 1, Stat(0.1)) for each in shapes),
-        ).save(path)
+        save_map(path, shapes, model_hash)
 
     save(["local", "seq:2:full", SHARED, "seq:2:L2:f16"])
     result = evaluate("vit", "pixels.npz", "--map", path, "--json")
@@ -141,6 +162,7 @@ def test_a_map_says_which_compressions_to_measure(places, evaluate, tmp_path):
     assert plans == ["local", SHARED, "seq:2:L2:f16"]
     told = PerformanceMap.load(path)  # `prism plan` has nothing but the map
     assert [each.plan for each in told.accuracy] == plans
+    assert {each.longest for each in told.accuracy} == {17}
     assert len(told.measurements) == 4
 
     save(["local", "seq:2:full"])
@@ -149,6 +171,23 @@ def test_a_map_says_which_compressions_to_measure(places, evaluate, tmp_path):
     save([SHARED], model_hash="0" * 64)
     result = evaluate("vit", "pixels.npz", "--map", path)
     assert result.code == 2 and "measured on other weights" in result.err
+
+
+def test_a_map_that_was_changed_meanwhile_keeps_its_changes(places, evaluate, tmp_path):
+    assert evaluate("vit", "pixels.npz", "--plans", "seq:2:L2").code == 0
+    fingerprint = json.loads((places / "vit" / "accuracy.json").read_text())["model_hash"]
+    path = tmp_path / "map.json"
+    save_map(path, [SHARED], fingerprint)
+    entries = [Evaluated(SHARED, 0.9, 0.1, longest=17)]
+    save_map(path, [SHARED, "seq:2:L8"], fingerprint)  # a profile that went on
+    _tell_map(path, fingerprint, entries)
+    told = PerformanceMap.load(path)
+    assert len(told.measurements) == 2 and told.accuracy[0].drop == 0.1
+    save_map(path, [SHARED], "0" * 64)
+    before = path.read_bytes()
+    with pytest.raises(MapError, match="has become a map of other weights"):
+        _tell_map(path, fingerprint, entries)
+    assert path.read_bytes() == before
 
 
 def test_a_plot_is_drawn(evaluate, tmp_path):
@@ -182,25 +221,34 @@ def test_nodes_that_answer_otherwise_leave_no_table(places, evaluate, started, m
     assert result.code == 1
     assert result.out == "" and "DIFFERS" in result.err and "answer otherwise" in result.err
     assert not (places / "vit" / "accuracy.json").exists()
-    assert (places / "vit" / "accuracy.json.partial").exists()
+    assert len(list(places.glob("vit/accuracy.json.*.partial"))) == 1
 
 
-def test_ctrl_c_loses_nothing(places, evaluate, tmp_path):
+def test_ctrl_c_loses_nothing(monkeypatch, capsys, tmp_path):
     out = tmp_path / "accuracy.json"
-    partial = tmp_path / "accuracy.json.partial"
     plans = "seq:2:L4,seq:2:L8,seq:3:L4,seq:4:L4,seq:4:L8"
     arguments = ("evaluate", "digits", "digits", "--plans", plans, "--out", out, "--threads", 1)
     process = spawn(*arguments, "--batch", 1, "--limit", 200)
     deadline_s = time.monotonic() + 60
-    while not partial.exists() and process.poll() is None and time.monotonic() < deadline_s:
+    while (
+        not (partials := list(tmp_path.glob("*.partial")))
+        and process.poll() is None
+        and time.monotonic() < deadline_s
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     printed, err = process.communicate(timeout=60)
     assert (process.returncode, printed) == (130, "")
     assert err.startswith("prism: interrupted") and "the same command goes on" in err
     assert not out.exists()
-    noted = json.loads(partial.read_text())["rows"]
-    assert 0 < len(noted["seq:2:L4"]) < 200
+    (partial,) = partials
+    before = partial.read_bytes()
+    assert 0 < len(json.loads(before)["rows"]["seq:2:L4"]) < 200
+
+    others = ("evaluate", "digits", "digits", "--plans", "seq:2:L4", "--out", out, "--limit", 3)
+    assert call(monkeypatch, capsys, *others).code == 0  # other samples, in between
+    assert partial.read_bytes() == before
+    assert list(tmp_path.glob("*.partial")) == [partial]
 
 
 BAD = {
@@ -218,6 +266,7 @@ BAD = {
         ["vit", "pixels.npz", "--plans", "seq:2:L2", "--map", "m.json"],
         "both say what to measure",
     ),
+    "short length": (["bert", "text.txt", "--length", "2"], "beside 2 special tokens"),
     "no map": (["vit", "pixels.npz", "--map", "absent.json"], "absent.json does not exist"),
     "out is a folder": (["vit", "pixels.npz", "--out", "{places}"], "is a directory"),
     "out is nowhere": (["vit", "pixels.npz", "--out", "{places}/no/a.json"], "is no directory"),

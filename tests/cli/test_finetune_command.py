@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tests.cli.commands import call, spawn
 from tests.families import BY_NAME
+from tests.fidelity.models import saved, text
 from tests.processors import ViTProcessor
 
 from prism.cli.durations import read_seconds
@@ -92,6 +93,7 @@ def test_the_summary_says_what_every_plan_was_worth(place, tmp_path, monkeypatch
     document = json.loads(done.out)
     assert [row["plan"] for row in document["plans"]] == ["local", *PLANS.split(",")]
     assert document["metric"] == "accuracy" and document["samples"] == 3
+    assert document["skipped"] == 0
     assert document["seconds"] >= 0.3
     assert document["kept"]["metric"] == "agreement" and 0 <= document["kept"]["drop"] <= 1
     table = accuracy_of(str(out), load(str(out)).fingerprint)
@@ -107,6 +109,51 @@ def test_texts_are_distilled_without_labels(place, tmp_path, monkeypatch, capsys
     document = json.loads(done.out)
     assert document["metric"] == "embedding"
     assert any("lag1" in row["plan"] for row in document["plans"])
+
+
+def test_what_was_tuned_is_evaluated_on_the_whole_data_without_force(
+    place, tmp_path, monkeypatch, capsys
+):
+    saved(tmp_path / "bert", "BertForSequenceClassification")
+    path = tmp_path / "reviews.csv"
+    rows = [f"{text(3 + at % 5, at)},{'good' if at % 3 else 'bad'}" for at in range(20)]
+    path.write_text("\n".join(["text,label", *rows, ",bad"]))
+    out = tmp_path / "out"
+    options = ("--plans", "seq:2:C1", "--steps", 1, "--threads", 1)
+    done = call(monkeypatch, capsys, "finetune", tmp_path / "bert", path, "--out", out, *options)
+    assert done.code == 0, done.err
+    assert "1 files or rows skipped that cannot be used" in done.out
+    table = json.loads((out / "accuracy.json").read_text())
+    assert {row["dataset"] for row in table["plans"].values()} == {"reviews.csv, held out"}
+    done = call(monkeypatch, capsys, "evaluate", out, path, "--plans", "seq:2:L1", "--threads", 1)
+    assert done.code == 0, done.err
+    table = json.loads((out / "accuracy.json").read_text())
+    assert {plan: row["dataset"] for plan, row in table["plans"].items()} == {
+        "local": "reviews.csv",
+        "seq:2:C1": "reviews.csv, held out",
+        "seq:2:L1": "reviews.csv",
+    }
+    unlabelled = call(
+        *(monkeypatch, capsys, "finetune", tmp_path / "bert", path, "--out", tmp_path / "two"),
+        *("--no-labels", "--json", *options),
+    )
+    assert json.loads(unlabelled.out)["metric"] == "agreement"
+
+
+def test_models_without_default_plans_or_comparable_answers_are_refused(
+    place, tmp_path, monkeypatch, capsys
+):
+    saved(tmp_path / "window", "Qwen2ForCausalLM-window")
+    saved(tmp_path / "score", "BertForSequenceClassification", num_labels=1)
+    out = tmp_path / "out"
+    for name, message in (
+        ("window", "has sliding-window layers"),
+        ("score", "gives one number per sample"),
+    ):
+        command = ("finetune", tmp_path / name, place / "ids.npz", "--out", out, "--threads", 1)
+        done = call(monkeypatch, capsys, *command)
+        assert done.code == 2 and message in done.err
+        assert not out.exists()
 
 
 def test_half_precision_is_said_to_become_float32(place, tmp_path, monkeypatch, capsys):
@@ -127,6 +174,7 @@ def test_half_precision_is_said_to_become_float32(place, tmp_path, monkeypatch, 
         (("--checkpoint-every", "0s"), "--checkpoint-every '0s'"),
         (("--plans", "seq:2:full"), "seq:2:full is exact"),
         (("--plans", "seq:2"), "lacks its means"),
+        (("--plans", ","), "--plans names no plan"),
         (("--learning-rate", "-1"), "--learning-rate must be above 0"),
         (("--augment", "wild"), "--augment 'wild' is not known; use none or light"),
         (("--device", "abacus"), "--device abacus cannot be used"),
@@ -158,7 +206,7 @@ def test_places_and_data_that_will_not_do_are_refused(place, tmp_path, monkeypat
 
 
 def test_times_are_read():
-    assert [read_seconds("--budget", text) for text in ("90s", "20m", " 1.5h")] == [90, 1200, 5400]
-    for text in ("", "5", "m", "-3s", "0m", "1e3s", "9999999s"):
+    assert [read_seconds("--budget", each) for each in ("90s", "20m", " 1.5h")] == [90, 1200, 5400]
+    for wrong in ("", "5", "m", "-3s", "0m", "1e3s", "9999999s"):
         with pytest.raises(ConfigError, match="write 90s, 20m or 1.5h"):
-            read_seconds("--budget", text)
+            read_seconds("--budget", wrong)

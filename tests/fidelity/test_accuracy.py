@@ -49,7 +49,8 @@ SUBJECT = Subject("abc", "photos", "d1", 50, "images", None)
 
 def entry(plan, drop=0.02, metric="agreement"):
     return Evaluated(
-        *(plan, 1 - drop, drop, 50, "photos", metric, drop / 2, 2 * drop), extras={"tokens": 99}
+        *(plan, 1 - drop, drop, 50, "photos", metric, drop / 2, 2 * drop, 17),
+        extras={"tokens": 99},
     )
 
 
@@ -62,7 +63,9 @@ def test_what_is_written_is_read(tmp_path):
     write(path, "seq:2:L2:f16", "seq:2:C2:f16:shares=3/1")
     read = accuracy_of(str(tmp_path), "abc")
     assert [each.plan for each in read] == ["seq:2:L2:f16", "seq:2:C2:f16:shares=3/1"]
-    assert read[0] == Accuracy("seq:2:L2:f16", 0.98, 0.02, 50, "photos", "agreement", 0.01, 0.04)
+    assert read[0] == Accuracy(
+        "seq:2:L2:f16", 0.98, 0.02, 50, "photos", "agreement", 0.01, 0.04, 17
+    )
     table = json.loads(path.read_text())
     assert (table["format"], table["version"]) == ("prism accuracy table", 2)
     assert (table["data_digest"], table["samples"], table["length"]) == ("d1", 50, None)
@@ -81,17 +84,46 @@ def test_entries_of_one_subject_are_kept_together_and_new_ones_win(tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    "subject, reason",
-    [
-        (replace(SUBJECT, model_hash="other"), r"other weights \(abc, not other\)"),
-        (replace(SUBJECT, digest="d2"), r"other data \(photos\)"),
-    ],
-)
-def test_a_table_of_something_else_is_replaced_by_force_only(tmp_path, subject, reason):
+def test_every_entry_says_on_which_data_it_was_measured(tmp_path):
     path = tmp_path / FILE_NAME
+    write(path, "local", "seq:2:L2")
+    other = replace(SUBJECT, dataset="reviews.csv", digest="d2")
+    write_table(path, other, [entry("local", metric="language")], "again")
+    found = {each.plan: each for each in accuracy_of(str(tmp_path), "abc")}
+    assert [(each.task, each.metric) for each in found.values()] == [
+        ("reviews.csv", "language"),
+        ("photos", "agreement"),
+    ]
+    rows = json.loads(path.read_text())["plans"]
+    assert {plan: row["data_digest"] for plan, row in rows.items()} == {
+        "local": "d2",
+        "seq:2:L2": "d1",
+    }
+    assert all(row["date"] for row in rows.values())
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_entries_of_an_older_table_keep_what_its_header_said(tmp_path, version):
+    path = tmp_path / FILE_NAME
+    ends = {"drop_low": 0.01, "drop_high": 0.04} if version == 2 else {}
+    values = {"accuracy": 0.96, "drop": 0.02, "count": 400, **ends}
+    header = {"version": version, "model_hash": "abc", "dataset": "digits", "date": "2026-01-02"}
+    if version == 2:
+        header |= {"metric": "accuracy", "data_digest": "d0"}
+    path.write_text(json.dumps({**header, "plans": {"seq:2:L10": values}}))
+    (before,) = accuracy_of(str(tmp_path), "abc")
+    write(path, "local")
+    found = {each.plan: each for each in accuracy_of(str(tmp_path), "abc")}
+    assert found["seq:2:L10"] == before and before.longest is None
+    assert json.loads(path.read_text())["plans"]["seq:2:L10"]["date"] == "2026-01-02"
+
+
+def test_a_table_of_other_weights_is_replaced_by_force_only(tmp_path):
+    path = tmp_path / FILE_NAME
+    subject = replace(SUBJECT, model_hash="other")
     write(path, "seq:2:L2")
     before = path.read_bytes()
+    reason = r"other weights \(abc, not other\)"
     with pytest.raises(ModelError, match=f"{FILE_NAME} is a table of {reason}.*--force"):
         write(path, "seq:3:L2", subject=subject)
     assert path.read_bytes() == before

@@ -39,6 +39,11 @@ def outputs(loaded, samples, plan):
     return inputs, answer(loaded, plan, inputs)
 
 
+def one_by_one(loaded, samples, plan):
+    """Return what the model gives for each sample by itself, as a request of its own."""
+    return [answer(loaded, plan, samples.batch([row])) for row in range(len(samples))]
+
+
 def test_accuracy_is_lost_against_the_exact_answers_to_the_same_samples(model, pictures):
     vit = model("ViTForImageClassification")
     labels = [0, 1] * 6
@@ -76,16 +81,9 @@ def test_an_encoder_is_judged_by_the_mean_over_its_real_tokens(model, tmp_path):
     path.write_text("\n".join(text(count, count) for count in (20, 30, 25, 40)))
     samples = open_samples(str(path), bert)
     (lossy,) = evaluate(bert, samples, [LOSSY], batch=4)
-    inputs, exact = outputs(bert, samples, LOCAL)
-    _, seen = outputs(bert, samples, LOSSY)
     means = [
-        torch.stack(
-            [
-                row[mask.bool()].mean(0)
-                for row, mask in zip(hidden, inputs["attention_mask"], strict=True)
-            ]
-        )
-        for hidden in (exact.last_hidden_state, seen.last_hidden_state)
+        torch.cat([each.last_hidden_state.mean(1) for each in one_by_one(bert, samples, plan)])
+        for plan in (LOCAL, LOSSY)
     ]
     cosines = functional.cosine_similarity(*means)
     assert lossy.metric == "embedding"
@@ -152,12 +150,49 @@ def test_padding_is_no_answer_of_a_token_classifier(model, tmp_path):
     path.write_text("\n".join(["text", text(30), text(5, 1), text(17, 2)]))
     samples = open_samples(str(path), roberta)
     (lossy,) = evaluate(roberta, samples, [LOSSY])
-    inputs, exact = outputs(roberta, samples, LOCAL)
-    _, seen = outputs(roberta, samples, LOSSY)
-    real = inputs["attention_mask"].bool()
-    equal = (exact.logits.argmax(-1) == seen.logits.argmax(-1))[real]
+    exact, seen = (
+        torch.cat([each.logits[0].argmax(-1) for each in one_by_one(roberta, samples, plan)])
+        for plan in (LOCAL, LOSSY)
+    )
+    equal = exact == seen
     assert lossy.metric == "agreement" and lossy.extras == {"tokens": len(equal)}
     assert lossy.accuracy == pytest.approx(equal.float().mean().item())
+
+
+@pytest.mark.parametrize("name", ["BertModel", "BertForSequenceClassification"])
+def test_texts_are_measured_as_single_requests_whatever_the_batch(model, tmp_path, name):
+    loaded = model(name)
+    path = tmp_path / "a.csv"
+    lengths = (30, 3, 17, 30, 1, 12, 3, 30, 0)
+    rows = [f"{text(count, at)}{' w9' * (count == 0)}" for at, count in enumerate(lengths)]
+    path.write_text("\n".join(["text", *rows]))
+    samples = open_samples(str(path), loaded)
+    plans = [LOCAL, LOSSY, COARSE, Plan.parse("seq:5:C1")]
+    by_one, *others = (evaluate(loaded, samples, plans, batch=size) for size in (1, 2, 8))
+    for found in others:
+        for one, several in zip(by_one, found, strict=True):
+            assert several.drop == pytest.approx(one.drop, abs=1e-6)
+            assert several.drop_high == pytest.approx(one.drop_high, abs=1e-6)
+    assert {each.longest for each in by_one} == {max(lengths) + 2}
+    assert by_one[1].for_map().longest == max(lengths) + 2
+    # Another plan, with more nodes than a text has tokens, changes nothing.
+    assert evaluate(loaded, samples, plans[:3]) == others[-1][:3]
+    with pytest.raises(RequestError, match="seq:33:L1 needs at least 33 tokens.*have 32"):
+        evaluate(loaded, samples, [Plan.parse("seq:33:L1")])
+
+
+def test_figures_are_of_their_own_sample(model, tmp_path):
+    bert = model("BertForSequenceClassification")
+    path = tmp_path / "a.csv"
+    texts = [text(count, at) for at, count in enumerate((30, 3, 17, 30, 9))]
+    path.write_text("\n".join(["text", *texts]))
+    unlabelled = open_samples(str(path), bert)
+    labels = [int(each.logits.argmax()) for each in one_by_one(bert, unlabelled, LOCAL)]
+    labels[1] = 1 - labels[1]
+    rows = (f"{text},{label}" for text, label in zip(texts, labels, strict=True))
+    path.write_text("\n".join(["text,label", *rows]))
+    (local,) = evaluate(bert, open_samples(str(path), bert), [LOCAL], batch=2)
+    assert (local.metric, local.extras["correct"]) == ("accuracy", 4)
 
 
 def test_exact_plans_lose_nothing(model, pictures):
@@ -195,17 +230,17 @@ def test_an_evaluation_that_was_stopped_goes_on_where_it_was(model, pictures, tm
     resumed = evaluate(
         vit, again, [LOSSY], batch=3, resume=partial, advance=lambda: advanced.append(1)
     )
-    assert asked == [[0], [6, 7, 8], [9, 10, 11]] and len(advanced) == len(samples)
+    assert asked == [[0], [0], [6, 7, 8], [9, 10, 11]] and len(advanced) == len(samples)
     assert resumed == whole[:1]
     asked.clear()
     assert evaluate(vit, again, [LOSSY, COARSE], batch=2, resume=partial) == whole
-    assert len(asked) == 7 and set(json.loads(partial.read_text())["rows"]) == {
+    assert len(asked) == 8 and set(json.loads(partial.read_text())["rows"]) == {
         "seq:2:L2:f16",
         "seq:3:L1",
     }
     asked.clear()
     assert evaluate(vit, again, [LOSSY, COARSE], resume=partial) == whole
-    assert asked == [[0]]
+    assert asked == [[0], [0]]
 
 
 def counted(samples, asked):
@@ -214,14 +249,14 @@ def counted(samples, asked):
     class Counted(Samples):
         def __init__(self):
             self.name, self.kind, self.labels = samples.name, samples.kind, samples.labels
-            self.digest, self.skipped = samples.digest, 0
+            self.digest, self.skipped, self._texts = samples.digest, 0, None
 
         def __len__(self):
             return len(samples)
 
-        def batch(self, rows):
+        def batch(self, rows, least=1):
             asked.append(list(rows))
-            return samples.batch(rows)
+            return samples.batch(rows, least)
 
     return Counted()
 

@@ -1,6 +1,7 @@
 """One checkpoint for every plan: what fine-tuning changes, keeps, refuses and goes on from."""
 
 import json
+import random
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from prism.errors import ConfigError, RequestError
 from prism.fidelity.accuracy import accuracy_of
 from prism.fidelity.distillation import answer_of, distance
 from prism.fidelity.finetune import finetune, hold_out
-from prism.fidelity.training import Settings, Training
+from prism.fidelity.training import Settings, Training, _rows_of_step
 from prism.models.load import adopt, fingerprint, load
 from prism.models.virtual import virtual
 from prism.plan import Plan
@@ -95,13 +96,14 @@ def test_the_gradient_is_that_of_the_mean_over_the_plans_of_a_step(loaded):
     with torch.no_grad():  # away from the original, where the gradient of the exact path is zero
         for parameter in training.model.parameters():
             parameter += 0.05
-    inputs, _ = training._batch()
-    found = training._backward(inputs, None)
+    found = training._gradients()
     summed = {name: each.grad.clone() for name, each in training.model.named_parameters()}
 
     training.model.zero_grad()
-    plans = training._plans()
+    plans = training._sandwich.draw(random.Random(training._chance()))
     assert list(plans) == list(found)
+    rows = _rows_of_step(0, FEW.batch, 8, FEW.seed)
+    inputs = {"pixel_values": pixels(8)[rows]}
     target = {
         name: value.detach() for name, value in answer_of(loaded.info, loaded.model, inputs).items()
     }
@@ -215,6 +217,7 @@ def test_held_out_samples_never_train(count):
     assert len(held_out) == max(1, round(count / 10)) and len(train) + len(held_out) == count
     assert sorted(train.labels.tolist() + held_out.labels.tolist()) == labels.tolist()
     assert train.digest != held_out.digest
+    assert (train.name, held_out.name) == ("images 0", "images 0, held out")
     row = held_out.labels[0].item()
     assert torch.equal(held_out.batch([0])["pixel_values"][0], pixels(count)[row])
     with pytest.raises(RequestError, match="--eval-data"):

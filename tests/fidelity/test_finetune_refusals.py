@@ -1,6 +1,7 @@
 """What fine-tuning refuses, in one sentence, before it overwrites anything."""
 
 import json
+import shutil
 
 import pytest
 from tests.fidelity.tuning import FEW, PLANS, Stop, images, save_small_model, vars_of
@@ -62,6 +63,28 @@ def test_a_result_that_cannot_be_moved_is_kept(loaded, tmp_path):
     again = Stop("never", 1)
     finetune(loaded, images(), images(2), out, FEW, force=True, tell=again)
     assert again.steps == [] and (out / "config.json").is_file()
+
+
+def test_a_publication_that_was_stopped_is_finished_by_the_same_call(loaded, tmp_path):
+    out, data = tmp_path / "out", (images(), images(2))
+
+    def stand_in_the_way(progress):
+        if progress.phase == "after":
+            (out / "model.safetensors" / "x").mkdir(parents=True, exist_ok=True)
+
+    with pytest.raises(ConfigError, match=r"cannot move .* to .*model.safetensors"):
+        finetune(loaded, *data, out, FEW, tell=stand_in_the_way)
+    assert (out / "config.json").is_file()  # moved already
+    shutil.rmtree(out / "model.safetensors")
+    other = Settings(**{**vars_of(FEW), "seed": 5})
+    with pytest.raises(ConfigError, match="unfinished training with --seed 0, not 5"):
+        finetune(loaded, *data, out, other)
+    again = Stop("never", 1)
+    outcome = finetune(loaded, *data, out, FEW, tell=again)
+    assert again.steps == [] and load(str(out)).fingerprint == outcome.fingerprint
+    assert not (out / ".checkpoint").exists()
+    with pytest.raises(ConfigError, match="holds .* already"):
+        finetune(loaded, *data, out, FEW)
 
 
 def test_models_that_cannot_be_trained_are_refused(loaded, tmp_path):

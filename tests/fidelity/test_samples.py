@@ -83,14 +83,17 @@ def test_a_table_gives_texts_and_labels(model, tmp_path, suffix):
     assert samples.labels.tolist() == [2, 1] and samples.kind == "text"
     assert samples.skipped == (3 if suffix == "jsonl" else 1)
     inputs = samples.batch([0, 1])
-    assert inputs["input_ids"].shape == inputs["attention_mask"].shape == (2, 16)
-    assert inputs["input_ids"][0, :5].tolist() == [1, 5, 6, 2, 0]
+    assert inputs["input_ids"].shape == inputs["attention_mask"].shape == (2, 5)
+    assert inputs["input_ids"][0].tolist() == [1, 5, 6, 2, 0]
     assert inputs["attention_mask"].sum(1).tolist() == [4, 5]  # the comma is a word of its own
 
 
 def test_a_row_ends_where_its_line_does(model, tmp_path):
     rows = tmp_path / "a.jsonl"
-    rows.write_text('{"text": "w5\u2028w6", "label": 1.0}\r\n\n{"text": "w7", "label": 0}\n')
+    rows.write_text(
+        '{"text": "w5\u2028w6", "label": 1.0}\r\n\n{"text": "w7\u0085", "label": 0}\n'
+        '{"text": "\\ud800", "label": 0}\n' + "[" * 100_000 + "\n"
+    )
     table = tmp_path / "a.csv"
     table.write_text('text,label\n"w5\n\nw6",1\nw7\u2028,0\n')
     for path in (rows, table):
@@ -145,6 +148,53 @@ def test_arrays_are_inputs_by_name(model, tmp_path):
     samples = open_samples(str(path), model(VIT))
     assert samples.labels.tolist() == [0, 1, 1, 0, 1] and samples.kind == "arrays"
     assert torch.equal(samples.batch([3, 1])["pixel_values"], torch.from_numpy(pixels[[3, 1]]))
+
+
+def test_numbers_of_the_other_byte_order_are_the_same_numbers(model, tmp_path):
+    pixels = np.random.default_rng(0).random((2, 3, 16, 16), dtype=np.float32)
+    path = tmp_path / "data.npz"
+    np.savez(path, pixel_values=pixels.astype(">f4"), labels=np.array([0, 1], dtype=">i8"))
+    samples = open_samples(str(path), model(VIT))
+    assert torch.equal(samples.batch([0, 1])["pixel_values"], torch.from_numpy(pixels))
+    assert samples.labels.tolist() == [0, 1]
+
+
+def test_words_stand_for_the_same_classes_however_few_are_drawn(model, tmp_path):
+    path = tmp_path / "a.csv"
+    rows = [f"w{4 + at},{'zebra' if at < 10 else 'ant'}" for at in range(20)]
+    path.write_text("\n".join(["text,label", *rows]))
+    seen = {}
+    for seed in range(12):
+        sample = open_samples(str(path), model(BERT), limit=1, seed=seed)
+        seen[int(sample.batch([0])["input_ids"][0, 1])] = sample.labels.tolist()
+    assert all(labels == [int(word < 14)] for word, labels in seen.items())
+    assert min(seen) < 14 <= max(seen)
+
+    for name in ("zebra/1.png", "ant/1.png"):
+        picture(tmp_path / "images" / name)
+    source = str(tmp_path / "images")
+    drawn = [open_samples(source, model(VIT), limit=1, seed=seed).labels for seed in range(12)]
+    assert {tuple(labels.tolist()) for labels in drawn} == {(0,), (1,)}
+
+
+def test_labels_are_not_looked_at_where_nobody_wants_them(model, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nw5,horse\nw6,\n")
+    assert "--no-labels" in refused(path, model(BERT, **NAMED))
+    assert open_samples(str(path), model(BERT, **NAMED), labels=False).labels is None
+
+
+def test_a_text_is_padded_only_as_far_as_a_plan_needs(model, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text\nw5\nw6 w7 w8 w9\nw10\n")
+    samples = open_samples(str(path), model(BERT))
+    assert list(samples.equal_batches(8)) == [[0, 2], [1]]
+    assert list(samples.equal_batches(1)) == [[0], [2], [1]]
+    assert samples.longest(model(BERT).info) == 6
+    inputs = samples.batch([0, 2], 4)
+    assert inputs["input_ids"].tolist() == [[1, 5, 2, 0], [1, 10, 2, 0]]
+    assert inputs["attention_mask"].sum(1).tolist() == [3, 3]
+    assert samples.batch([1], 4)["input_ids"].shape == (1, 6)
 
 
 def test_a_limit_draws_the_same_samples_for_the_same_seed():
@@ -213,17 +263,35 @@ class TestRefused:
         path.write_bytes(b"\xff\xfe")
         assert "not UTF-8" in refused(path, model(BERT))
 
+    def test_a_table_with_a_field_beyond_all_measure(self, model, tmp_path):
+        path = tmp_path / "a.csv"
+        for content in (f"text,{'x' * 200_000}\nw3,1\n", f"text\n{'w3 ' * 70_000}\n"):
+            path.write_text(content)
+            assert "is no table that can be read: field larger" in refused(path, model(BERT))
+
     def test_a_length_that_makes_no_sense(self, model, tmp_path):
         path = tmp_path / "a.txt"
         path.write_text("w3 w4")
         assert "is for texts" in refused("digits", model(VIT), length=9)
         assert "more than the 1024 tokens" in refused(path, model(GPT2), length=2000)
         assert "less than one window of 512" in refused(path, model(GPT2))
+        (tmp_path / "a.csv").write_text("text\nw3\n")
+        for source in (path, tmp_path / "a.csv"):
+            for length in (1, 2):
+                message = refused(source, model(BERT), length=length)
+                assert f"--length {length} leaves no room for text beside 2 special" in message
 
     def test_arrays_that_the_model_does_not_take(self, model, tmp_path):
         path = tmp_path / "a.npz"
         path.write_bytes(b"no zip")
         assert "no .npz file that can be read" in refused(path, model(VIT))
+        np.savez_compressed(path, pixel_values=np.random.default_rng(0).random((2, 3, 16, 16)))
+        whole = path.read_bytes()
+        for at in range(50, len(whole), 997):
+            path.write_bytes(whole[:at] + bytes(60) + whole[at + 60 :])
+            assert "no .npz file that can be read" in refused(path, model(VIT))
+        np.savez(path, pixel_values=np.zeros((2, 3, 16, 16), dtype=np.longdouble))
+        assert "must be rows of numbers" in refused(path, model(VIT))
         np.savez(path, pixel_values=np.zeros((2, 3, 9, 9), dtype=np.float32))
         assert "must be (batch, 3, 16, 16)" in refused(path, model(VIT))
         np.savez(path, pixel_values=np.array(["a"]))

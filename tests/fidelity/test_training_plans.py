@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from tests.families import BY_NAME
 
 from prism.errors import PlanError
-from prism.fidelity.training_plans import EXACT, Sandwich, check_plans, default_plans
+from prism.fidelity.training_plans import (
+    EXACT,
+    Sandwich,
+    check_defaults,
+    check_plans,
+    default_plans,
+)
 from prism.models.families import family_of
 from prism.models.load import adopt
 from prism.plan import Plan
@@ -43,13 +49,18 @@ def test_default_plans_leave_out_what_a_family_or_a_length_does_not_have():
         (("seq:2:C4", "seq:2:full"), "ViTModel", "seq:2:full is exact"),
         (("seq:2:C4:lag1",), "LlamaForCausalLM", "lag=1 is not supported"),
         (("seq:2:C4",), "Qwen2ForCausalLM-window", "sliding-window"),
-        (("seq:18:C1",), "ViTModel", "needs at least 18 tokens, the samples have 17"),
     ],
 )
 def test_plans_that_cannot_be_trained_are_refused(texts, family, message):
     info = adopt(BY_NAME[family].model()).info
     with pytest.raises(PlanError, match=message):
-        check_plans(plans_of(*texts), info, length=17)
+        check_plans(plans_of(*texts), info)
+
+
+def test_a_model_for_which_means_are_not_defined_has_no_default_plans():
+    check_defaults(adopt(BY_NAME["ViTModel"].model()).info)
+    with pytest.raises(PlanError, match="sliding-window layers.*--plans"):
+        check_defaults(adopt(BY_NAME["Qwen2ForCausalLM-window"].model()).info)
 
 
 @given(st.integers(0, 2**32))

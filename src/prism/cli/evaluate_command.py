@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,10 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prism.cli import output
-from prism.cli.arguments import MODEL_HELP, check_at_least
+from prism.cli.arguments import (
+    MODEL_HELP,
+    NO_LABELS_HELP,
+    check_at_least,
+    check_file_place,
+    read_plans,
+)
 from prism.cli.counting import counted
 from prism.cli.evaluate_view import difference_lines, evaluation_document, print_evaluation
-from prism.errors import ConfigError, ModelError, PlanError
+from prism.errors import ConfigError, MapError, ModelError
 from prism.plan import WIRE_BYTES, Plan
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from prism.models.load import LoadedModel, ModelInfo
     from prism.perfmap import PerformanceMap
 
+_SHORT = 8  # digits of a digest in a file's name
 DATA_HELP = (
     "A folder of images (sub-folders are labels), .csv, .tsv or .jsonl with a text column, .txt "
     "or a folder of them, .npz with arrays named like the model's inputs, or digits."
@@ -53,7 +59,8 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="So many samples, drawn at random.")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of a text.")] = None,
-    batch: Annotated[int, typer.Option(help="Samples per forward pass.")] = 8,
+    no_labels: Annotated[bool, typer.Option("--no-labels", help=NO_LABELS_HELP)] = False,
+    batch: Annotated[int, typer.Option(help="Samples per forward pass, at most.")] = 8,
     threads: Annotated[int | None, typer.Option(help="Compute threads.")] = None,
     dtype: Annotated[str, typer.Option(help="Dtype of the weights.")] = "float32",
     seed: Annotated[int, typer.Option(help="Of the draw of --limit.")] = 0,
@@ -64,7 +71,7 @@ def evaluate(
         Path | None, typer.Option(help="Draw drop against bytes: .svg, .png or .pdf.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a table of other weights or data.")
+        bool, typer.Option("--force", help="Replace a table of other weights.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -75,7 +82,7 @@ def evaluate(
     """
     numbers = {"--limit": limit, "--length": length, "--batch": batch, "--threads": threads}
     check_at_least(1, {**numbers, "--check-distributed": check_distributed})
-    named, measured_map = _read_plans(plans, perf)
+    named, measured_map = _what(plans, perf)
     if plot:
         from prism.bench.plots import check_target
 
@@ -83,20 +90,25 @@ def evaluate(
     info = _describe(model, dtype, named or ())
     place = _place(info, out)
     from prism.fidelity.accuracy import Subject, check_replaceable, write_table
+    from prism.fidelity.samples import open_samples
 
-    loaded, samples = _open(info, data, dtype, threads, length, limit, seed)
-    subject = Subject.of(loaded.fingerprint, samples, length)
-    check_replaceable(place, subject, force)
+    loaded = _load(info, dtype, threads)
+    check_replaceable(place, loaded.fingerprint, force)
+    with output.progress(f"reading {data}"):
+        samples = open_samples(
+            data, loaded, length=length, limit=limit, seed=seed, labels=not no_labels
+        )
     work = _Work(loaded, samples, _all_plans(loaded, samples, named, measured_map), place)
     entries = _measure(work, batch)
     differences = _check_on_nodes(work, dtype, check_distributed) if check_distributed else ()
     if not all(each.agrees for each in differences):
         _refuse(differences, work)
+    subject = Subject.of(loaded.fingerprint, samples, length)
     write_table(place, subject, entries, shlex.join(["prism", *sys.argv[1:]]), force=force)
-    work.partial.unlink(missing_ok=True)
-    if measured_map and perf:
-        measured_map.with_accuracy(entry.for_map() for entry in entries).save(perf)
+    if perf:
+        _tell_map(perf, loaded.fingerprint, entries)
     _show(work, entries, differences, plot, as_json)
+    work.partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,33 +122,29 @@ class _Work:
 
     @property
     def partial(self) -> Path:
-        """Where what was measured is kept until the table is written."""
-        return self.place.with_name(self.place.name + ".partial")
+        """Where what was measured is kept until the table is written.
 
-    @property
-    def length(self) -> int:
-        """Tokens of the first sample."""
-        from prism.models.inputs import check_inputs
+        Each model and each data set has its own: starting with another loses nothing.
+        """
+        from prism.fidelity.evaluate import identity_of
 
-        return check_inputs(self.loaded.info, self.samples.batch([0]))[1]
+        identity = identity_of(self.loaded, self.samples)[:_SHORT]
+        return self.place.with_name(f"{self.place.name}.{identity}.partial")
 
 
-def _read_plans(
+def _what(
     plans: str | None, perf: Path | None
 ) -> tuple[tuple[Plan, ...] | None, PerformanceMap | None]:
     """Return the plans that were named, or the map that has them; neither = the usual ones."""
     if plans is not None and perf is not None:
         raise ConfigError(f"--plans {plans} and --map {perf} both say what to measure; leave one")
-    if plans is not None:
-        named = tuple(Plan.parse(text) for text in plans.split(",") if text.strip())
-        if not named:
-            raise PlanError("--plans names no plan; give some, such as seq:2:C10,seq:2:L10")
-        return named, None
     if perf is None:
-        return None, None
+        return read_plans(plans), None
     from prism.perfmap import PerformanceMap
 
-    return None, PerformanceMap.load(perf)
+    measured_map = PerformanceMap.load(perf)
+    check_file_place("--map", perf, "the result goes into the map, move it where you may write")
+    return None, measured_map
 
 
 def _describe(model: str, dtype: str, plans: Sequence[Plan]) -> ModelInfo:
@@ -169,34 +177,19 @@ def _place(info: ModelInfo, out: Path | None) -> Path:
                 f"where it goes with --out FILE"
             )
         out = Path(info.files) / FILE_NAME
-    if out.is_dir():
-        raise ConfigError(f"--out {out} is a directory; name a file in it")
-    if not os.access(out.parent, os.W_OK):
-        state = "cannot be written to" if out.parent.is_dir() else "is no directory"
-        raise ConfigError(f"{out.parent} {state}; say where the table goes with --out FILE")
+    check_file_place("--out", out, "say where the table goes with --out FILE")
     return out
 
 
-def _open(
-    info: ModelInfo,
-    data: str,
-    dtype: str,
-    threads: int | None,
-    length: int | None,
-    limit: int | None,
-    seed: int,
-) -> tuple[LoadedModel, Samples]:
+def _load(info: ModelInfo, dtype: str, threads: int | None) -> LoadedModel:
     import torch
 
-    from prism.fidelity.samples import open_samples
     from prism.models.load import load
 
     if threads:
         torch.set_num_threads(threads)
     with output.progress(f"loading {info.source}"):
-        loaded = load(info.source, dtype)
-    with output.progress(f"reading {data}"):
-        return loaded, open_samples(data, loaded, length=length, limit=limit, seed=seed)
+        return load(info.source, dtype)
 
 
 def _all_plans(
@@ -206,7 +199,7 @@ def _all_plans(
     measured_map: PerformanceMap | None,
 ) -> tuple[Plan, ...]:
     """Return the plans to measure, counted, each once, `local` first."""
-    from prism.fidelity.compressions import compressions_of, usual_compressions
+    from prism.fidelity.plans_to_measure import compressions_of, usual_compressions
 
     if measured_map is not None:
         named = compressions_of(measured_map, loaded.fingerprint)
@@ -237,6 +230,19 @@ def _measure(work: _Work, batch: int) -> tuple[Evaluated, ...]:
             file=sys.stderr,
         )
         raise typer.Exit(130) from None
+
+
+def _tell_map(perf: Path, fingerprint: str, entries: Sequence[Evaluated]) -> None:
+    """Write what was measured into the map as it is by now: a profile may have gone on with it."""
+    from prism.perfmap import PerformanceMap
+
+    found = PerformanceMap.load(perf)
+    if found.model_hash != fingerprint:
+        raise MapError(
+            f"{perf} has become a map of other weights meanwhile and stays as it is; the table is "
+            f"written, give --map a map of this model to have it there too"
+        )
+    found.with_accuracy(entry.for_map() for entry in entries).save(perf)
 
 
 def _check_on_nodes(work: _Work, dtype: str, count: int) -> tuple[Difference, ...]:
@@ -277,7 +283,7 @@ def _show(
 ) -> None:
     from prism.bench.accuracy_plot import bytes_per_block, draw_drops, drop_points
 
-    shape, length = work.loaded.info.shape, work.length
+    shape, length = work.loaded.info.shape, work.samples.longest(work.loaded.info)
     exchanged = {plan.shape: bytes_per_block(plan, shape, length) for plan in work.plans}
     if plot:
         title = f"{work.loaded.info.source} on {len(work.samples)} samples of {work.samples.name}"

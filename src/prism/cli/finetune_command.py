@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prism.cli import output
-from prism.cli.arguments import MODEL_HELP, check_at_least
+from prism.cli.arguments import MODEL_HELP, NO_LABELS_HELP, check_at_least, read_plans
 from prism.cli.durations import read_seconds
 from prism.cli.finetune_view import print_outcome, shown_progress, summary
 from prism.errors import ConfigError
 from prism.models.source import DIGITS
-from prism.plan import Plan
 
 if TYPE_CHECKING:
     from prism.fidelity.finetune import Outcome
     from prism.fidelity.training import Settings
     from prism.models.load import LoadedModel
+    from prism.plan import Plan
 
 _FLOAT32 = "float32"
 _BUDGET = "20m"
@@ -43,6 +43,7 @@ class _Data:
     train: str
     held_out: str | None
     limit: int | None
+    labels: bool
 
 
 def finetune(
@@ -86,6 +87,7 @@ def finetune(
             help="Its peak; default 1e-4 up to 10 million parameters, 5e-5 up to 150, 3e-5 above."
         ),
     ] = None,
+    no_labels: Annotated[bool, typer.Option("--no-labels", help=NO_LABELS_HELP)] = False,
     labels_weight: Annotated[
         float, typer.Option(help="Of the labels, beside the original's answers.")
     ] = 0.5,
@@ -110,7 +112,7 @@ def finetune(
         raise ConfigError("--steps and --budget both say how long to train; give one of them")
     budget_s = read_seconds("--budget", budget or _BUDGET)
     every_s = read_seconds("--checkpoint-every", checkpoint_every)
-    chosen = tuple(Plan.parse(each) for each in (plans or "").split(",") if each.strip())
+    chosen = read_plans(plans) or ()
 
     from prism.fidelity.output import check_out
     from prism.fidelity.training import Settings
@@ -131,8 +133,8 @@ def finetune(
     )
     with _resumable(out):
         outcome = _finetune(
-            _load(model, threads, device),
-            _Data(data, eval_data, limit),
+            _load(model, threads, device, chosen),
+            _Data(data, eval_data, limit, labels=not no_labels),
             out,
             settings,
             augment,
@@ -170,10 +172,11 @@ def _resumable(out: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _load(source: str, threads: int | None, device: str) -> LoadedModel:
+def _load(source: str, threads: int | None, device: str, plans: tuple[Plan, ...]) -> LoadedModel:
     import torch
     from transformers.utils import logging
 
+    from prism.fidelity.training_plans import check_defaults, check_plans
     from prism.models.load import describe, load
 
     output.quiet_libraries()
@@ -185,8 +188,13 @@ def _load(source: str, threads: int | None, device: str) -> LoadedModel:
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {device} cannot be used: {reason}; try cpu") from None
+    info = describe(source)
+    if plans:
+        check_plans(plans, info)
+    else:
+        check_defaults(info)
     with output.progress(f"loading {source}"):
-        stored = str(getattr(describe(source).config, "dtype", None) or _FLOAT32)
+        stored = str(getattr(info.config, "dtype", None) or _FLOAT32)
         loaded = load(source, _FLOAT32, device)
     stored = stored.removeprefix("torch.")
     if stored != _FLOAT32:
@@ -206,7 +214,11 @@ def _finetune(
 
     transform = augmentation(augment, loaded.info)
     with output.progress(f"reading {data.train}"):
-        chosen: dict[str, Any] = {"length": settings.length, "seed": settings.seed}
+        chosen: dict[str, Any] = {
+            "length": settings.length,
+            "seed": settings.seed,
+            "labels": data.labels,
+        }
         samples = open_samples(data.train, loaded, limit=data.limit, **chosen)
         if data.held_out is None:
             samples, held_out = hold_out(samples, settings.seed)

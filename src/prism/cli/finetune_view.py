@@ -72,6 +72,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "metric": outcome.after[0].metric,
         "samples": outcome.after[0].count,
+        "skipped": outcome.skipped,
         "kept": {"metric": outcome.kept.metric, **_values(outcome.kept)},
         "plans": [
             {"plan": after.plan, "before": _values(before), "after": _values(after)}
@@ -110,4 +111,6 @@ def print_outcome(outcome: Outcome) -> None:
     output.print_table(table)
     kept = outcome.kept
     print(f"exact answers against those of the original: {kept.metric} {kept.accuracy:.4f}")
+    if outcome.skipped:
+        print(f"{outcome.skipped} files or rows skipped that cannot be used")
     print(f"{outcome.steps} steps in {outcome.seconds:.0f} s; wrote {outcome.out}")

@@ -1,8 +1,8 @@
 """The table of what plans are worth, beside a model in `accuracy.json`.
 
-Version 2 is what `prism evaluate` writes: one metric, one data set, an interval for each drop.
-Version 1 has accuracies only, without intervals of the drop, and says nothing that identifies its
-data; it is read and never written.
+Version 2 is what `prism evaluate` writes: entries of one model's weights. Each says by which
+metric, on which data and when it was measured; what it leaves out, the header says. Version 1 has
+accuracies only, without intervals of the drop; it is read and never written.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ FILE_NAME = "accuracy.json"
 _FORMAT = "prism accuracy table"
 _VERSION = 2
 _DIGITS = 6
+# What an entry says for itself: the next measurement of other plans may be of other data.
+_OWN = ("metric", "dataset", "data_digest", "kind", "length", "date")
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a table is about: entries of one weights and one data set can be compared.
+    """What entries are about: the weights they are of, and the data they were measured on.
 
     Attributes:
         model_hash: fingerprint of the model.
@@ -85,27 +87,25 @@ def accuracy_of(files: str, fingerprint: str) -> tuple[Accuracy, ...]:
     return _entries(path, table) if table["model_hash"] == fingerprint else ()
 
 
-def check_replaceable(path: Path, subject: Subject, force: bool) -> None:
-    """Refuse a table that entries about `subject` cannot be added to.
+def check_replaceable(path: Path, model_hash: str, force: bool) -> None:
+    """Refuse a table that entries about a model cannot be added to.
 
     Args:
         path: of the table; where there is none, nothing is refused.
-        subject: what new entries would be about.
+        model_hash: fingerprint of the model.
         force: a table of something else may be replaced.
 
     Raises:
-        ModelError: it is of other weights or other data, or no table; names it and what differs.
+        ModelError: it is of other weights, or no table; names it.
     """
     if not path.exists() or force:
         return
-    table = _read(path)
-    if table["model_hash"] != subject.model_hash:
-        what = f"other weights ({_short(table['model_hash'])}, not {_short(subject.model_hash)})"
-    elif table.get("data_digest") != subject.digest:
-        what = f"other data ({table.get('dataset', 'unnamed')})"
-    else:
-        return
-    raise ModelError(f"{path} is a table of {what}; write another with --out, or use --force")
+    found = _read(path)["model_hash"]
+    if found != model_hash:
+        raise ModelError(
+            f"{path} is a table of other weights ({_short(found)}, not {_short(model_hash)}); "
+            f"write another with --out, or use --force"
+        )
 
 
 def write_table(
@@ -116,7 +116,7 @@ def write_table(
     *,
     force: bool = False,
 ) -> None:
-    """Write entries, together with those of other plans that the table has of the same subject.
+    """Write entries, together with those of other plans that the table has of the same weights.
 
     A reader sees the old table or the new one, whole.
 
@@ -128,16 +128,21 @@ def write_table(
         force: replace a table of something else.
 
     Raises:
-        ModelError: there is a table of something else.
+        ModelError: there is a table of other weights.
         MapError: it cannot be written; an older one is unchanged.
     """
-    check_replaceable(path, subject, force)
-    plans = {**_kept(path, subject), **{entry.plan: _values(entry) for entry in entries}}
+    check_replaceable(path, subject.model_hash, force)
     header = _header(subject, entries[0].metric, command)
+    own = {name: header[name] for name in _OWN}
+    plans = {
+        **_kept(path, subject.model_hash),
+        **{entry.plan: {**_values(entry), **own} for entry in entries},
+    }
     replace_file(path, _format(header, plans))
 
 
 def _header(subject: Subject, metric: AccuracyMetric, command: str) -> dict[str, Any]:
+    """Return what a table says first, of the model and of the latest measurement."""
     return {
         "format": _FORMAT,
         "version": _VERSION,
@@ -158,14 +163,17 @@ def _header(subject: Subject, metric: AccuracyMetric, command: str) -> dict[str,
     }
 
 
-def _kept(path: Path, subject: Subject) -> dict[str, Any]:
-    """Return the entries of a table that stay: those about the same weights and data."""
+def _kept(path: Path, model_hash: str) -> dict[str, Any]:
+    """Return the entries of a table that stay: those about the same weights."""
     try:
         table = _read(path) if path.exists() else {}
     except ModelError:  # to be replaced by force
         return {}
-    same = (table.get("model_hash"), table.get("data_digest"))
-    return dict(table["plans"]) if same == (subject.model_hash, subject.digest) else {}
+    if table.get("model_hash") != model_hash:
+        return {}
+    # A table of version 1 names no metric.
+    said = {"metric": "accuracy", **{name: table[name] for name in _OWN if name in table}}
+    return {plan: {**said, **values} for plan, values in table["plans"].items()}
 
 
 def _values(entry: Evaluated) -> dict[str, Any]:
@@ -175,6 +183,7 @@ def _values(entry: Evaluated) -> dict[str, Any]:
         "drop_low": entry.drop_low,
         "drop_high": entry.drop_high,
         "count": entry.count,
+        "longest": entry.longest,
         **entry.extras,
     }
     return {
@@ -216,18 +225,20 @@ def _unreadable(path: Path, error: Exception) -> ModelError:
 
 
 def _entry(text: str, values: Mapping[str, Any], table: Mapping[str, Any]) -> Accuracy:
+    said = {**table, **values}
     entry = Accuracy(
         plan=Plan.parse(text).shape,
         accuracy=float(values["accuracy"]),
         drop=float(values["drop"]),
         count=int(values["count"]),
-        task=str(table.get("dataset", "")),
+        task=str(said.get("dataset", "")),
+        longest=values.get("longest"),
     )
-    if table.get("version", 1) == 1:
+    if "drop_low" not in values and said.get("metric", "accuracy") == "accuracy":  # of version 1
         return entry
     return replace(
         entry,
-        metric=cast(AccuracyMetric, table["metric"]),
+        metric=cast(AccuracyMetric, said["metric"]),
         drop_low=float(values["drop_low"]),
         drop_high=float(values["drop_high"]),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,21 @@ import torch
 
 from prism.errors import RequestError
 from prism.fidelity.labels import class_indices, is_classifier
-from prism.fidelity.sample_set import Samples, take
+from prism.fidelity.sample_set import Samples, Selection, take
 from prism.models.inputs import check_inputs
 from prism.models.load import ModelInfo
 
 _LABELS = "labels"
+_WIDEST = 8  # bytes of a number
 
 
-def array_samples(info: ModelInfo, path: Path, limit: int | None, seed: int) -> Samples:
+def array_samples(info: ModelInfo, path: Path, selection: Selection) -> Samples:
     """Return the rows of the arrays in a file as samples.
 
     Args:
         info: the model.
         path: an `.npz` of equally long arrays; `labels` are whole numbers, where they are known.
-        limit: so many rows, drawn at random; None = all.
-        seed: of the draw.
+        selection: which rows; whether labels are looked at.
 
     Raises:
         RequestError: the file cannot be read, or its arrays are not what the model takes.
@@ -38,10 +37,10 @@ def array_samples(info: ModelInfo, path: Path, limit: int | None, seed: int) -> 
         count, _ = check_inputs(info, inputs)
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from error
-    rows, _ = take(range(count), lambda row: row, limit, seed)
+    rows, _ = take(range(count), lambda row: row, selection)
     chosen = {name: tensor[rows] for name, tensor in inputs.items()}
     classes = None
-    if labels is not None and is_classifier(info):
+    if labels is not None and selection.labels and is_classifier(info):
         if labels.shape != (count,) or labels.dtype.kind not in "iu":
             raise RequestError(
                 f"{path}: labels must be {count} whole numbers, one per row, not "
@@ -67,15 +66,16 @@ def _arrays(path: Path) -> dict[str, Any]:
             if not isinstance(packed, Mapping):
                 raise RequestError(f"{path} holds one array without a name; save it with np.savez")
             return dict(packed)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, RequestError):
-            raise
+    except RequestError:
+        raise
+    except Exception as error:  # a torn file fails in zip, zlib, or numpy's parser of its header
         raise RequestError(f"{path} is no .npz file that can be read: {error}") from error
 
 
 def _tensor(path: Path, name: str, array: Any) -> torch.Tensor:
-    if array.ndim == 0 or array.dtype.kind not in "iufb":
-        raise RequestError(f"{path}: {name} must be rows of numbers, not {array.dtype}")
-    # torch has no arithmetic on unsigned integers wider than a byte.
-    wide = array.dtype.kind == "u" and array.dtype.itemsize > 1
-    return torch.from_numpy(array.astype(np.int64) if wide else array)
+    dtype = array.dtype
+    if array.ndim == 0 or dtype.kind not in "iufb" or dtype.itemsize > _WIDEST:
+        raise RequestError(f"{path}: {name} must be rows of numbers, not {dtype}")
+    # torch has no arithmetic on unsigned integers wider than a byte, and this machine's byte order.
+    wide = dtype.kind == "u" and dtype.itemsize > 1
+    return torch.from_numpy(array.astype(np.int64 if wide else dtype.newbyteorder("="), copy=False))

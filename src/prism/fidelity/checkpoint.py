@@ -24,7 +24,13 @@ from prism.errors import ConfigError
 
 FOLDER = ".checkpoint"  # in the output directory
 _STATE = "state.pt"
+_PUBLISHING = "publishing"
 _MOST_TIME = 0.05  # of a training may go into writing it down
+
+
+def is_publishing(out: Path) -> bool:
+    """Return whether a training was stopped while it moved its files to `out`."""
+    return (out / FOLDER / _PUBLISHING).exists()
 
 
 @dataclass
@@ -99,8 +105,13 @@ class Checkpoint:
         now_s = time.monotonic()
         self._due_s = now_s + max(self.every_s, (now_s - started_s) / _MOST_TIME)
 
+    def mark_publishing(self) -> None:
+        """Note that files are being moved out; stopped then, the same training may finish it."""
+        (self.folder / _PUBLISHING).touch()
+
     def remove(self) -> None:
         """Remove the folder with all that is in it."""
+        (self.folder / _PUBLISHING).unlink(missing_ok=True)  # before the state that it speaks of
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _read(self, discard: bool) -> dict[str, Any] | None:

@@ -18,10 +18,8 @@ from prism.fidelity.answers import comparable_values
 from prism.models.inputs import main_input, token_mask
 from prism.models.load import ModelInfo
 
-_OVER_POSITIONS = ("start_logits", "end_logits")  # a choice of a position, not of a class
+_LOGITS = "logits"
 _HIDDEN = "last_hidden_state"
-# Of a padded position in a choice among positions: no chance, and still finite.
-_NEVER = -1e4
 _TINY = 1e-12
 
 Output = Mapping[str, Any]
@@ -46,13 +44,9 @@ def answer_of(
     """
     output = model(**inputs)
     real_BN = token_mask(main_input(info), inputs.get("attention_mask"))
-    logits = {
-        name: _real_logits(name, value, real_BN)
-        for name, value in output.items()
-        if name.endswith("logits") and isinstance(value, torch.Tensor)
-    }
-    if logits:
-        return logits
+    logits = output.get(_LOGITS)
+    if logits is not None:
+        return {_LOGITS: _real_rows(logits, real_BN) if logits.dim() == 3 else logits}
     hidden_BND = output.get(_HIDDEN)
     tokens = {} if hidden_BND is None else {_HIDDEN: _real_rows(hidden_BND, real_BN)}
     return {**tokens, "embedding": comparable_values(info, output, inputs)}
@@ -64,26 +58,16 @@ def distance(answer: Output, target: Output, config: Any) -> torch.Tensor:
     Args:
         answer: as `answer_of` returns it.
         target: the original's, of the same inputs.
-        config: the model's; says whether logits are classes, independent labels or plain scores.
+        config: the model's; says whether logits are classes or independent labels.
     """
-    parts = [
-        _of_logits(answer[name], target[name], config)
-        if name.endswith("logits")
-        else _of_hidden(answer[name], target[name])
-        for name in target
-    ]
-    return torch.stack(parts).sum()
+    if _LOGITS in target:
+        return _of_logits(answer[_LOGITS], target[_LOGITS], config)
+    return torch.stack([_of_hidden(answer[name], target[name]) for name in target]).sum()
 
 
 def label_loss(answer: Output, labels_B: torch.Tensor) -> torch.Tensor:
     """Return the cross entropy of a classifier's answer, a scalar."""
-    return functional.cross_entropy(answer["logits"].float(), labels_B)
-
-
-def _real_logits(name: str, logits: torch.Tensor, real_BN: torch.Tensor | None) -> torch.Tensor:
-    if name in _OVER_POSITIONS:
-        return logits if real_BN is None else logits.masked_fill(~real_BN, _NEVER)
-    return _real_rows(logits, real_BN) if logits.dim() == 3 else logits
+    return functional.cross_entropy(answer[_LOGITS].float(), labels_B)
 
 
 def _real_rows(values_BNC: torch.Tensor, real_BN: torch.Tensor | None) -> torch.Tensor:
@@ -91,8 +75,6 @@ def _real_rows(values_BNC: torch.Tensor, real_BN: torch.Tensor | None) -> torch.
 
 
 def _of_logits(answer: torch.Tensor, target: torch.Tensor, config: Any) -> torch.Tensor:
-    if target.shape[-1] == 1:  # a score: the softmax of one value says nothing
-        return functional.mse_loss(answer, target)
     if getattr(config, "problem_type", None) == "multi_label_classification":
         return _of_chances(answer, target)
     return functional.kl_div(

@@ -70,7 +70,7 @@ def _compare(
 ) -> Difference:
     largest, equal = 0.0, 0
     for row in rows:
-        inputs = samples.batch([row])
+        inputs = samples.batch([row], plan.least_length)
         here, there = answer(loaded, plan, inputs), run(plan, inputs)
         here_values, there_values = (
             comparable_values(loaded.info, output, inputs).cpu() for output in (here, there)

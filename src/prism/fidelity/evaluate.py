@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,15 @@ import torch
 
 from prism.errors import RequestError
 from prism.fidelity.answers import Answers, compare, read_answers
-from prism.fidelity.measured import Measured
+from prism.fidelity.measured import Measured, Rows
 from prism.fidelity.samples import Samples
 from prism.fidelity.summary import Evaluated, summarise
-from prism.models.inputs import check_inputs, check_plan_of_family, prepare
+from prism.models.inputs import check_plan_of_family, prepare
 from prism.models.load import LoadedModel
 from prism.models.virtual import virtual
 from prism.perfmap.schema import AccuracyMetric
 from prism.plan import Plan
+from prism.version import VERSION
 
 # Logits of a language model held at once: 256 MB in float32, of one plan.
 _MOST_LOGITS = 2**26
@@ -38,7 +41,7 @@ def evaluate(
     The metric follows from the model and the data: `accuracy` for a classifier and labels,
     `agreement` without labels, `language` for a causal language model, else `embedding`.
 
-        for each batch: exact = answers of the model
+        for each batch of equally long samples: exact = answers of the model
             for each plan: note compare(exact, answers under the plan) for each sample
         for each plan: summarise its rows
 
@@ -46,7 +49,7 @@ def evaluate(
         loaded: the model.
         samples: at least one.
         plans: of different shapes; those that split nothing inside the model lose nothing.
-        batch: samples per forward call; fewer where the logits would be too large.
+        batch: samples per forward call, at most; changes no figure.
         resume: file that keeps what was measured, so that a stopped evaluation goes on from it.
             It stays until the caller removes it, once the result is kept.
         advance: called once per sample, those measured before included.
@@ -58,21 +61,22 @@ def evaluate(
         MapError: `resume` cannot be written.
     """
     _check_plans(loaded, plans)
-    first = _first_answer(loaded, samples, plans)
+    longest = samples.check_lengths(loaded.info, plans)
+    first = first_answer(loaded, samples)
     metric = metric_of(first, samples)
-    measured = Measured(resume, _identity(loaded, samples), metric)
-    size = _batch_size(loaded, samples, first, batch)
+    measured = Measured(resume, identity_of(loaded, samples), metric)
+    order: list[int] = []
     try:
-        for start in range(0, len(samples), size):
-            rows = range(start, min(start + size, len(samples)))
-            _measure(loaded, samples, plans, rows, measured)
+        for rows in samples.equal_batches(_batch_size(longest, first, batch)):
+            _measure(loaded, samples, plans, rows, len(order), measured)
+            order += rows
             measured.save_soon()
             for _ in rows:
                 advance()
     finally:
         measured.save()
     return tuple(
-        summarise(plan, metric, measured.rows(plan.shape)[: len(samples)], samples.name)
+        summarise(plan, metric, _in_order(measured.rows(plan.shape), order), samples.name, longest)
         for plan in plans
     )
 
@@ -108,47 +112,60 @@ def _answers(loaded: LoadedModel, plan: Plan, inputs: Mapping[str, Any]) -> Answ
     return read_answers(loaded.info, answer(loaded, plan, inputs), inputs)
 
 
-def _first_answer(loaded: LoadedModel, samples: Samples, plans: Sequence[Plan]) -> Answers:
-    """Answer one sample, so that what cannot be measured is known before any work."""
-    if not len(samples):
-        raise RequestError(f"{samples.name} holds no sample; give at least one")
-    inputs = samples.batch([0])
-    _, length = check_inputs(loaded.info, inputs)
-    for plan in plans:
-        if plan.least_length > length:
-            raise RequestError(
-                f"{plan} needs at least {plan.least_length} tokens, the samples have {length}; "
-                f"use fewer nodes"
-            )
-    return _answers(loaded, _NONE, inputs)
+def first_answer(loaded: LoadedModel, samples: Samples) -> Answers:
+    """Answer the first sample, so that what cannot be compared is known before any work.
+
+    Raises:
+        RequestError: the model gives nothing that can be compared.
+    """
+    return _answers(loaded, _NONE, samples.batch([0]))
 
 
 def _measure(
     loaded: LoadedModel,
     samples: Samples,
     plans: Sequence[Plan],
-    rows: range,
+    rows: Sequence[int],
+    before: int,
     measured: Measured,
 ) -> None:
-    """Note the figures of one batch for every plan that lacks them."""
-    missing = [plan for plan in plans if len(measured.rows(plan.shape)) < rows.stop]
-    if not missing:
-        return
-    inputs = samples.batch(rows)
-    labels_B = None if samples.labels is None else samples.labels[rows.start : rows.stop]
-    exact = _answers(loaded, _NONE, inputs)
-    for plan in missing:
-        lossy = _answers(loaded, plan, inputs) if plan.exchanges else exact
-        measured.add(plan.shape, rows.start, compare(exact, lossy, labels_B))
+    """Note the figures of one batch, which comes after so many, for every plan that lacks them."""
+    by_tokens = defaultdict(list)
+    for plan in plans:
+        if len(measured.rows(plan.shape)) < before + len(rows):
+            by_tokens[_least_tokens(samples, rows, plan)].append(plan)
+    labels_B = None if samples.labels is None else samples.labels[list(rows)]
+    for least, missing in by_tokens.items():
+        inputs = samples.batch(rows, least)
+        exact = _answers(loaded, _NONE, inputs)
+        for plan in missing:
+            lossy = _answers(loaded, plan, inputs) if plan.exchanges else exact
+            measured.add(plan.shape, before, compare(exact, lossy, labels_B))
 
 
-def _batch_size(loaded: LoadedModel, samples: Samples, first: Answers, batch: int) -> int:
+def _least_tokens(samples: Samples, rows: Sequence[int], plan: Plan) -> int:
+    """Return the tokens a plan makes of equally long texts: more than theirs for a very short one.
+
+    Each plan pads for itself alone, so that no other plan changes its figures.
+    """
+    tokens = samples.tokens(rows[0])
+    return max(tokens, plan.least_length) if tokens else 1
+
+
+def _batch_size(longest: int, first: Answers, batch: int) -> int:
     """Return how many samples a forward call may have, by the size of their logits."""
     if first.choices_BN is None or first.choices_BN.shape[1] == 1:
         return batch
-    tokens = loaded.info.shape.max_length if samples.kind == "text" else first.choices_BN.shape[1]
-    return max(1, min(batch, _MOST_LOGITS // (tokens * first.width)))
+    return max(1, min(batch, _MOST_LOGITS // (longest * first.width)))
 
 
-def _identity(loaded: LoadedModel, samples: Samples) -> tuple[str, ...]:
-    return loaded.fingerprint, loaded.info.architecture.__name__, samples.digest
+def _in_order(rows: Rows, order: Sequence[int]) -> Rows:
+    """Return the figures by sample, from the order in which they were measured."""
+    by_sample = dict(zip(order, rows, strict=True))
+    return [by_sample[row] for row in range(len(order))]
+
+
+def identity_of(loaded: LoadedModel, samples: Samples) -> str:
+    """Return what figures depend on besides the plan, as a SHA-256: weights, data, prism itself."""
+    parts = (loaded.fingerprint, loaded.info.architecture.__name__, samples.digest, VERSION)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -19,20 +19,18 @@ from prism.fidelity.accuracy import FILE_NAME, Subject, write_table
 from prism.fidelity.answers import compare, read_answers
 from prism.fidelity.augmentation import Transform
 from prism.fidelity.checkpoint import FOLDER, Checkpoint, interrupts_held_back
-from prism.fidelity.evaluate import answer, evaluate
+from prism.fidelity.evaluate import answer, evaluate, first_answer
 from prism.fidelity.output import BEFORE_NAME, check_out, publish, write_model
 from prism.fidelity.sample_set import Samples
 from prism.fidelity.summary import Evaluated, summarise
 from prism.fidelity.training import Settings, Step, Training
 from prism.fidelity.training_log import TrainingLog, check_log, open_log
-from prism.fidelity.training_plans import EXACT, check_plans, default_plans
-from prism.models.inputs import check_inputs
+from prism.fidelity.training_plans import EXACT, check_defaults, check_plans, default_plans
 from prism.models.load import LoadedModel, load
 from prism.plan import Plan
 
 _HELD_OUT = 0.1
 _MOST_HELD_OUT = 200  # every plan is measured on each of them, twice
-_LOOK_AT = 32  # texts, to know how long a batch of them is
 _RESULT = "result"  # in the checkpoint's folder
 Phase = Literal["before", "training", "after"]
 
@@ -63,6 +61,7 @@ class Outcome:
         steps, seconds: of training.
         before, after: what `local` and each plan are worth, of the original and of the new weights.
         kept: what the new weights' exact answers are worth against the original's.
+        skipped: files or rows of the data that could not be used.
     """
 
     out: Path
@@ -73,6 +72,7 @@ class Outcome:
     before: tuple[Evaluated, ...]
     after: tuple[Evaluated, ...]
     kept: Evaluated
+    skipped: int
 
 
 Tell = Callable[[Progress], object]
@@ -95,7 +95,11 @@ def hold_out(samples: Samples, seed: int) -> tuple[Samples, Samples]:
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     held = max(1, min(_MOST_HELD_OUT, round(count * _HELD_OUT)))
-    return _part(samples, sorted(order[held:])), _part(samples, sorted(order[:held]))
+    train, held_out = sorted(order[held:]), sorted(order[:held])
+    return (
+        samples.part(train, samples.name, samples.skipped),
+        samples.part(held_out, f"{samples.name}, held out", 0),
+    )
 
 
 def finetune(
@@ -135,6 +139,9 @@ def finetune(
     check_out(out, loaded.info.files, force)
     check_log(settings.tensorboard)
     _check_weights(loaded)
+    for data in (samples, held_out):
+        data.check_lengths(loaded.info, settings.plans)
+    first_answer(loaded, held_out)
     checkpoint = Checkpoint(
         out / FOLDER,
         _arguments(loaded, samples, held_out, settings, transform),
@@ -158,10 +165,20 @@ def finetune(
     measure.write(result / BEFORE_NAME, loaded, before)
     measure.write(result / FILE_NAME, tuned, after)
     with interrupts_held_back():
+        checkpoint.mark_publishing()
         publish(result, out)
         checkpoint.remove()
-    steps, seconds = training.steps_done, training.elapsed_s
-    return Outcome(out, tuned.fingerprint, settings.plans, steps, seconds, before, after, kept)
+    return Outcome(
+        out,
+        tuned.fingerprint,
+        settings.plans,
+        training.steps_done,
+        training.elapsed_s,
+        before,
+        after,
+        kept,
+        samples.skipped + held_out.skipped,
+    )
 
 
 def _kept(original: LoadedModel, tuned: LoadedModel, held_out: Samples) -> Evaluated:
@@ -174,7 +191,8 @@ def _kept(original: LoadedModel, tuned: LoadedModel, held_out: Samples) -> Evalu
             for each in (original, tuned)
         )
         rows += compare(before, after, None)
-    return summarise(EXACT, before.metric, rows, held_out.name)
+    longest = held_out.longest(original.info)
+    return summarise(EXACT, before.metric, rows, held_out.name, longest)
 
 
 def _note(step: Step, log: TrainingLog, tell: Tell) -> None:
@@ -219,16 +237,6 @@ class _Measure:
         write_table(path, subject, table, self._command, force=True)
 
 
-def _part(samples: Samples, rows: list[int]) -> Samples:
-    return Samples(
-        samples.name,
-        samples.kind,
-        [f"{samples.digest} {row}".encode() for row in rows],
-        lambda some: samples.batch([rows[index] for index in some]),
-        None if samples.labels is None else samples.labels[rows],
-    )
-
-
 def _check_weights(loaded: LoadedModel) -> None:
     """Check that all weights are there in float32, as gradients need them.
 
@@ -250,10 +258,10 @@ def _check_weights(loaded: LoadedModel) -> None:
 
 def _with_plans(settings: Settings, loaded: LoadedModel, samples: Samples) -> Settings:
     info = loaded.info
-    count = min(len(samples), _LOOK_AT) if samples.kind == "text" else 1
-    _, length = check_inputs(info, samples.batch(range(count)))
-    plans = settings.plans or default_plans(info.family, length)
-    check_plans(plans, info, length)
+    if not settings.plans:
+        check_defaults(info)
+    plans = settings.plans or default_plans(info.family, samples.longest(info))
+    check_plans(plans, info)
     counted = dict.fromkeys(plan.shape for plan in plans)  # which nodes makes no difference
     return replace(settings, plans=tuple(map(Plan.parse, counted)))
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from prism.errors import RequestError
 from prism.fidelity.labels import class_indices, is_classifier
-from prism.fidelity.sample_set import Samples, take
+from prism.fidelity.sample_set import Samples, Selection, take
 from prism.models.load import ModelInfo
 from prism.models.processing import image_inputs, read_image
 from prism.models.source import DIGITS, packaged
@@ -30,7 +30,7 @@ class _ImageFile:
 
 
 def folder_samples(
-    info: ModelInfo, root: Path, files: Sequence[Path], limit: int | None, seed: int
+    info: ModelInfo, root: Path, files: Sequence[Path], selection: Selection
 ) -> Samples:
     """Return image files as samples; sub-folders of `root` are their labels.
 
@@ -38,26 +38,27 @@ def folder_samples(
         info: a model that reads images.
         root: the folder, or the only file.
         files: the image files in it.
-        limit: so many images, drawn at random; None = all.
-        seed: of the draw.
+        selection: which of them; whether folders are looked at as labels.
 
     Raises:
         RequestError: no file can be read, some images lie in class folders and some do not, or a
             folder is no class of the model.
     """
-    chosen, skipped = take(files, lambda path: _readable(root, path), limit, seed)
+    chosen, skipped = take(files, lambda path: _readable(root, path), selection)
     if not chosen:
         raise RequestError(f"none of the {len(files)} images of {root} can be read; check them")
     folders = [each.folder for each in chosen if each.folder is not None]
     labels = None
-    if folders and is_classifier(info):
+    if folders and selection.labels and is_classifier(info):
         if len(folders) < len(chosen):
             loose = next(each.path for each in chosen if each.folder is None)
             raise RequestError(
                 f"{root} has images in class folders and {loose.name} in none; move it into one, "
                 f"or all out of them"
             )
-        labels = class_indices(info, folders, str(root))
+        # Of all images: which are drawn must not say what a folder stands for.
+        words = [folder for path in files if (folder := _class_folder(root, path)) is not None]
+        labels = class_indices(info, folders, str(root), words)
     paths = [each.path for each in chosen]
     return Samples(
         root.name,
@@ -69,14 +70,14 @@ def folder_samples(
     )
 
 
-def digits_samples(info: ModelInfo, limit: int | None, seed: int) -> Samples:
+def digits_samples(info: ModelInfo, selection: Selection) -> Samples:
     """Return the images that the model of the package was never trained on, with their digits."""
     with np.load(packaged(DIGITS) / _HELD_OUT) as packed:
         ink, digits = packed["images"], packed["labels"]
-    rows, _ = take(range(len(digits)), lambda row: row, limit, seed)
+    rows, _ = take(range(len(digits)), lambda row: row, selection)
     pixels = np.round(ink[rows] * (255 / _BRIGHTEST)).astype(np.uint8)
     labels = None
-    if is_classifier(info):
+    if selection.labels and is_classifier(info):
         labels = class_indices(info, [int(digit) for digit in digits[rows]], DIGITS)
     return Samples(
         "digits, 8x8 pixels, held out",
@@ -95,5 +96,9 @@ def _readable(root: Path, path: Path) -> _ImageFile | None:
     except (RequestError, OSError):
         return None
     # Pixels are read again batch by batch: all of a data set need not fit into memory.
+    return _ImageFile(path, hashlib.sha256(content).digest(), _class_folder(root, path))
+
+
+def _class_folder(root: Path, path: Path) -> str | None:
     parts = path.relative_to(root).parts if path != root else ()
-    return _ImageFile(path, hashlib.sha256(content).digest(), parts[0] if len(parts) > 1 else None)
+    return parts[0] if len(parts) > 1 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -19,7 +19,9 @@ def is_classifier(info: ModelInfo) -> bool:
     return bool(_CLASSIFIER.search(info.architecture.__name__))
 
 
-def class_indices(info: ModelInfo, names: Sequence[object], where: str) -> torch.Tensor:
+def class_indices(
+    info: ModelInfo, names: Sequence[object], where: str, words: Iterable[object] | None = None
+) -> torch.Tensor:
     """Return labels as classes of the model, `(count,)` of int64.
 
     A label is the name of a class, or its number. Where the classes of the model have no names
@@ -30,6 +32,7 @@ def class_indices(info: ModelInfo, names: Sequence[object], where: str) -> torch
         info: a classifier.
         names: one label per sample, a text or a whole number.
         where: the labels come from, for errors.
+        words: the labels of the whole data set, where `names` are of some of it only.
 
     Raises:
         RequestError: the model gives no single class, or a label is none of its classes.
@@ -39,13 +42,13 @@ def class_indices(info: ModelInfo, names: Sequence[object], where: str) -> torch
     if count < 2 or getattr(config, "problem_type", None) == "multi_label_classification":
         raise RequestError(
             f"{info.source or info.architecture.__name__} does not choose one class, so the labels "
-            f"of {where} cannot be compared; give the data without labels"
+            f"of {where} cannot be compared; give --no-labels"
         )
     known = {str(name).strip().casefold(): int(index) for index, name in config.id2label.items()}
     if all(_UNNAMED.fullmatch(str(name)) for name in config.id2label.values()):
-        words = sorted({str(name) for name in names})
-        if len(words) == count and not all(word.strip().isdecimal() for word in words):
-            known = {word.strip().casefold(): index for index, word in enumerate(words)}
+        ordered = sorted({str(word) for word in (names if words is None else words)})
+        if len(ordered) == count and not all(word.strip().isdecimal() for word in ordered):
+            known = {word.strip().casefold(): index for index, word in enumerate(ordered)}
     return torch.tensor([_index(name, known, count, where) for name in names], dtype=torch.int64)
 
 
@@ -59,5 +62,5 @@ def _index(name: object, known: dict[str, int], count: int, where: str) -> int:
     some = ", ".join(list(known)[:4])
     raise RequestError(
         f"{where} has the label {text!r}, which is no class of the model ({some}"
-        f"{', ...' if count > 4 else ''}; or 0..{count - 1}); correct it or leave the labels out"
+        f"{', ...' if count > 4 else ''}; or 0..{count - 1}); correct it, or give --no-labels"
     )

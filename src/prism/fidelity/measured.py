@@ -1,7 +1,7 @@
 """What an evaluation has measured so far, kept beside the table it will become.
 
-Per plan one row of figures for each sample from the first on, so that an evaluation stopped at any
-moment goes on from there, with the same plans or with others.
+Per plan one row of figures for each sample, in the order in which they are measured, so that an
+evaluation stopped at any moment goes on from there, with the same plans or with others.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from prism.errors import RequestError
@@ -27,17 +26,17 @@ class Measured:
 
     Args:
         path: the file; None keeps everything in memory only.
-        identity: what the rows depend on besides the plan: weights, data, dtype. A file of
-            another one is not continued.
+        identity: of what the rows depend on besides the plan. A file of another one is not
+            continued.
         metric: what a row holds.
 
     Raises:
         RequestError: the file is there and cannot be read.
     """
 
-    def __init__(self, path: Path | None, identity: Sequence[str], metric: AccuracyMetric) -> None:
+    def __init__(self, path: Path | None, identity: str, metric: AccuracyMetric) -> None:
         self._path = path
-        self._belongs = hashlib.sha256(json.dumps([*identity, metric]).encode()).hexdigest()
+        self._belongs = hashlib.sha256(json.dumps([identity, metric]).encode()).hexdigest()
         self._rows: dict[str, Rows] = {}
         self._saved_s = time.monotonic()
         self._writing_s = 0.0
@@ -46,11 +45,11 @@ class Measured:
             self._read(path)
 
     def rows(self, shape: str) -> Rows:
-        """Return what was measured of a plan, from the first sample on."""
+        """Return what was measured of a plan, in the order of measuring."""
         return self._rows.setdefault(shape, [])
 
     def add(self, shape: str, start: int, rows: Rows) -> None:
-        """Note the samples from `start` on; a half-measured batch is replaced."""
+        """Note what comes after `start` samples; a half-measured batch is replaced."""
         self.rows(shape)[start:] = rows
         self._unsaved = True
 

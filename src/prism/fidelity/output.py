@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from prism.errors import ConfigError
 from prism.fidelity.accuracy import FILE_NAME
-from prism.fidelity.checkpoint import FOLDER
+from prism.fidelity.checkpoint import FOLDER, is_publishing
 from prism.models.load import ModelInfo
 
 BEFORE_NAME = "accuracy_before.json"
@@ -40,7 +40,8 @@ def check_out(out: Path, source: str, force: bool) -> None:
     """Refuse a place where no model can be written, before minutes are spent on one.
 
     Args:
-        out: the directory to make; one that holds an unfinished training only will do.
+        out: the directory to make; one that holds an unfinished training only will do, and one
+            to which a training was moving its files.
         source: where the original's files lie; they must stay.
         force: whether files that are there may be replaced.
 
@@ -57,7 +58,7 @@ def check_out(out: Path, source: str, force: bool) -> None:
         raise ConfigError(
             f"--out {out} cannot be read: {error.strerror}; choose another place"
         ) from None
-    if set(there) - {FOLDER} and not force:
+    if set(there) - {FOLDER} and not force and not is_publishing(out):
         raise ConfigError(
             f"--out {out} holds {there[-1]} already; choose another place, or give --force to "
             f"replace what is there"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prism.errors import RequestError
 from prism.fidelity import array_samples, image_samples, text_samples
-from prism.fidelity.sample_set import Samples
+from prism.fidelity.sample_set import Samples, Selection
 from prism.models.inputs import main_input
 from prism.models.load import LoadedModel, ModelInfo
 from prism.models.source import DIGITS
@@ -30,6 +30,7 @@ def open_samples(
     length: int | None = None,
     limit: int | None = None,
     seed: int = 0,
+    labels: bool = True,
 ) -> Samples:
     """Find the samples of a data set and check that the model can take them.
 
@@ -39,47 +40,45 @@ def open_samples(
         length: tokens of a text; longer ones are cut. Plain text is cut into windows of it.
         limit: so many samples, drawn at random; None = all.
         seed: of the draw.
+        labels: whether labels that the data has are looked at.
 
     Raises:
         RequestError: there is no such data, nothing in it can be used, its labels are none of the
             model's, or the model cannot take its kind; says which.
     """
     info = loaded.info
+    selection = Selection(length, limit, seed, labels)
     if length is not None and main_input(info) != _TEXT:
         raise RequestError(f"--length {length} is for texts; {_name(info)} reads {_kind(info)}")
     if source == DIGITS:
         _require(info, _IMAGES, source)
-        return image_samples.digits_samples(info, limit, seed)
+        return image_samples.digits_samples(info, selection)
     path = Path(source).expanduser()
     if not path.exists():
         raise RequestError(f"data {source} does not exist; give a folder, a file, or {DIGITS}")
     of = _of_folder if path.is_dir() else _of_file
-    return of(info, path, length, limit, seed)
+    return of(info, path, selection)
 
 
-def _of_file(
-    info: ModelInfo, path: Path, length: int | None, limit: int | None, seed: int
-) -> Samples:
+def _of_file(info: ModelInfo, path: Path, selection: Selection) -> Samples:
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        return array_samples.array_samples(info, path, limit, seed)
+        return array_samples.array_samples(info, path, selection)
     if suffix in text_samples.TABLE_SUFFIXES:
         _require(info, _TEXT, str(path))
-        return text_samples.table_samples(info, path, length, limit, seed)
+        return text_samples.table_samples(info, path, selection)
     if suffix in text_samples.TEXT_SUFFIXES:
         _require(info, _TEXT, str(path))
-        return text_samples.file_samples(info, path, [path], length, limit, seed)
+        return text_samples.file_samples(info, path, [path], selection)
     if suffix in image_samples.SUFFIXES:
         _require(info, _IMAGES, str(path))
-        return image_samples.folder_samples(info, path, [path], limit, seed)
+        return image_samples.folder_samples(info, path, [path], selection)
     raise RequestError(
         f"{path} is no kind of data that is known: give a folder, .csv, .tsv, .jsonl, .txt or .npz"
     )
 
 
-def _of_folder(
-    info: ModelInfo, folder: Path, length: int | None, limit: int | None, seed: int
-) -> Samples:
+def _of_folder(info: ModelInfo, folder: Path, selection: Selection) -> Samples:
     files = {
         _IMAGES: _files(folder, image_samples.SUFFIXES),
         _TEXT: _files(folder, text_samples.TEXT_SUFFIXES),
@@ -90,8 +89,8 @@ def _of_folder(
     if main_input(info) not in present:
         _require(info, present[0], str(folder))
     if main_input(info) == _IMAGES:
-        return image_samples.folder_samples(info, folder, files[_IMAGES], limit, seed)
-    return text_samples.file_samples(info, folder, files[_TEXT], length, limit, seed)
+        return image_samples.folder_samples(info, folder, files[_IMAGES], selection)
+    return text_samples.file_samples(info, folder, files[_TEXT], selection)
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -37,7 +37,11 @@ class Evaluated(Accuracy):
 
 
 def summarise(
-    plan: Plan, metric: AccuracyMetric, rows: Sequence[Sequence[float]], task: str
+    plan: Plan,
+    metric: AccuracyMetric,
+    rows: Sequence[Sequence[float]],
+    task: str,
+    longest: int,
 ) -> Evaluated:
     """Return what a plan is worth, of one row per sample.
 
@@ -46,6 +50,7 @@ def summarise(
         metric: how; says what a row holds (`COLUMNS`).
         rows: at least one.
         task: the data.
+        longest: tokens of the longest sample.
     """
     loss, extras = _loss(metric, list(zip(*rows, strict=True)))
     accuracy = extras["correct"] / len(rows) if metric == "accuracy" else 1.0 - loss.value
@@ -59,6 +64,7 @@ def summarise(
         metric=metric,
         drop_low=0.0 if exact else _clipped(loss.low, -1.0),
         drop_high=0.0 if exact else _clipped(loss.high, -1.0),
+        longest=longest,
         extras=extras,
     )
 

@@ -15,7 +15,7 @@ import torch
 
 from prism.errors import RequestError
 from prism.fidelity.labels import class_indices, is_classifier
-from prism.fidelity.sample_set import Read, Samples, take
+from prism.fidelity.sample_set import Read, Samples, Selection, Texts, take
 from prism.models.load import ModelInfo
 from prism.models.processing import read_text, tokenizer_of
 
@@ -25,8 +25,7 @@ WINDOW = 512  # tokens of a window where nobody says
 _TEXT_COLUMNS = ("text", "sentence", "content")
 _LABEL_COLUMNS = ("label", "labels", "class")
 _PARAGRAPHS = re.compile(r"\n\s*\n")
-# Plans need a position per node; a batch of very short texts is padded so far.
-_LEAST_TOKENS = 16
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +34,7 @@ class _Text:
     label: str | None = None
 
 
-def table_samples(
-    info: ModelInfo, path: Path, length: int | None, limit: int | None, seed: int
-) -> Samples:
+def table_samples(info: ModelInfo, path: Path, selection: Selection) -> Samples:
     """Return the rows of a CSV, TSV or JSONL file as samples; blank and broken rows are skipped.
 
     Raises:
@@ -46,21 +43,24 @@ def table_samples(
     """
     rows = list(_rows(path))
     if info.family.causal and not is_classifier(info):
-        texts, skipped = take(rows, _text_of, None, seed)
+        texts, skipped = take(rows, _text_of, Selection())
         _require(texts, path, len(rows))
-        return _windows(info, path, [each.text for each in texts], length, limit, seed, skipped)
-    texts, skipped = take(rows, _text_of, limit, seed)
+        return _windows(info, path, [each.text for each in texts], selection, skipped)
+    texts, skipped = take(rows, _text_of, selection)
     _require(texts, path, len(rows))
-    return _padded(info, path, texts, length, skipped)
+    labels = None
+    if selection.labels and is_classifier(info):
+        # Of all rows: which are drawn must not say what a word stands for.
+        words = [each.label for each in map(_text_of, rows) if each and each.label is not None]
+        labels = _labels(info, path, texts, words)
+    return _padded(info, path, texts, selection.length, labels, skipped)
 
 
 def file_samples(
     info: ModelInfo,
     root: Path,
     files: Sequence[Path],
-    length: int | None,
-    limit: int | None,
-    seed: int,
+    selection: Selection,
 ) -> Samples:
     """Return plain text files as samples.
 
@@ -70,13 +70,13 @@ def file_samples(
     Raises:
         RequestError: no file can be read, or there is less text than one window.
     """
-    documents, skipped = take(files, _document, None, seed)
+    documents, skipped = take(files, _document, Selection())
     _require(documents, root, len(files))
-    if length is not None or (info.family.causal and not is_classifier(info)):
-        return _windows(info, root, documents, length, limit, seed, skipped)
+    if selection.length is not None or (info.family.causal and not is_classifier(info)):
+        return _windows(info, root, documents, selection, skipped)
     pieces = [piece for document in documents for piece in _paragraphs(document)]
-    texts, _ = take(pieces, _Text, limit, seed)
-    return _padded(info, root, texts, None, skipped)
+    texts, _ = take(pieces, _Text, selection)
+    return _padded(info, root, texts, None, None, skipped)
 
 
 def _require(found: Sequence[object], where: Path, tried: int) -> None:
@@ -95,7 +95,7 @@ def _document(path: Path) -> str | None:
 def _paragraphs(document: str) -> list[str]:
     parts = _PARAGRAPHS.split(document.strip())
     if len(parts) == 1:
-        parts = parts[0].splitlines()
+        parts = parts[0].split("\n")
     return [part.strip() for part in parts if part.strip()]
 
 
@@ -106,18 +106,18 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any] | None]:
         for line in filter(str.strip, text.split("\n")):
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             yield row if isinstance(row, dict) else None
         return
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     table = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-    if not any(column in (table.fieldnames or ()) for column in _TEXT_COLUMNS):
-        raise RequestError(
-            f"{path} has no column named {', '.join(_TEXT_COLUMNS[:-1])} or {_TEXT_COLUMNS[-1]} "
-            f"in its first line; name the column with the texts so"
-        )
     try:
+        if not any(column in (table.fieldnames or ()) for column in _TEXT_COLUMNS):
+            raise RequestError(
+                f"{path} has no column named {', '.join(_TEXT_COLUMNS[:-1])} or "
+                f"{_TEXT_COLUMNS[-1]} in its first line; name the column with the texts so"
+            )
         yield from table
     except csv.Error as error:
         raise RequestError(f"{path} is no table that can be read: {error}; correct it") from error
@@ -127,7 +127,8 @@ def _text_of(row: Mapping[str, Any] | None) -> _Text | None:
     if row is None:
         return None
     text = next((row[name] for name in _TEXT_COLUMNS if row.get(name)), None)
-    if not isinstance(text, str) or not text.strip():
+    # Half of a surrogate pair, which JSON can spell, is no text.
+    if not isinstance(text, str) or not text.strip() or _SURROGATE.search(text):
         return None
     label = next((row[name] for name in _LABEL_COLUMNS if row.get(name) not in (None, "")), None)
     if isinstance(label, float) and label.is_integer():  # a class number, written as 1.0
@@ -135,54 +136,65 @@ def _text_of(row: Mapping[str, Any] | None) -> _Text | None:
     return _Text(text, None if label is None else str(label))
 
 
+def _labels(
+    info: ModelInfo, where: Path, texts: Sequence[_Text], words: Sequence[str]
+) -> torch.Tensor | None:
+    labelled = [each.label for each in texts if each.label is not None]
+    if not labelled:
+        return None
+    if len(labelled) < len(texts):
+        raise RequestError(
+            f"{where} has {len(texts) - len(labelled)} texts without a label beside "
+            f"{len(labelled)} with one; label all, or give --no-labels"
+        )
+    return class_indices(info, labelled, str(where), words)
+
+
 def _padded(
-    info: ModelInfo, where: Path, texts: Sequence[_Text], length: int | None, skipped: int
+    info: ModelInfo,
+    where: Path,
+    texts: Sequence[_Text],
+    length: int | None,
+    labels: torch.Tensor | None,
+    skipped: int,
 ) -> Samples:
     """Return texts as samples, each at most `length` tokens or what the model takes."""
     tokenizer = tokenizer_of(info)
-    most = _most_tokens(info, length)
+    before, after, _ = _special_tokens(info, tokenizer)
+    most = _most_tokens(info, length, len(before) + len(after))
     made = tokenizer(
         [each.text for each in texts], truncation=True, max_length=most, verbose=False
     )["input_ids"]
-    labelled = [each.label for each in texts if each.label is not None]
-    labels = None
-    if labelled and is_classifier(info):
-        if len(labelled) < len(texts):
-            raise RequestError(
-                f"{where} has {len(texts) - len(labelled)} texts without a label beside "
-                f"{len(labelled)} with one; label all or none"
-            )
-        labels = class_indices(info, labelled, str(where))
     ids = [torch.tensor(each) for each in made]
-    read = _reader(ids, tokenizer.pad_token_id, min(_LEAST_TOKENS, info.shape.max_length))
-    return Samples(where.name, "text", list(map(_bytes, ids)), read, labels, skipped)
+    lengths = Texts(list(map(len, ids)), tokenizer.pad_token_id)
+    read = _reader(ids, tokenizer.pad_token_id)
+    return Samples(where.name, "text", list(map(_bytes, ids)), read, labels, skipped, lengths)
 
 
 def _windows(
     info: ModelInfo,
     where: Path,
     documents: Sequence[str],
-    length: int | None,
-    limit: int | None,
-    seed: int,
+    selection: Selection,
     skipped: int,
 ) -> Samples:
-    """Return all documents in a row, cut into windows of `length` tokens; the rest is left out."""
+    """Return all documents in a row, cut into windows of one length; the rest is left out."""
     tokenizer = tokenizer_of(info)
-    size = _most_tokens(info, length or min(WINDOW, info.shape.max_length))
     before, after, between = _special_tokens(info, tokenizer)
+    asked = selection.length or min(WINDOW, info.shape.max_length)
+    size = _most_tokens(info, asked, len(before) + len(after))
     ids: list[int] = []
     for document in documents:
         ids += tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"] + between
     step = size - len(before) - len(after)
     windows = [before + ids[at : at + step] + after for at in range(0, len(ids) - step + 1, step)]
-    if step < 2 or not windows:
+    if not windows:
         raise RequestError(
             f"{where} has {len(ids)} tokens, less than one window of {size}; give more text, or "
             f"another --length"
         )
-    chosen, _ = take(windows, torch.tensor, limit, seed)
-    read = _reader(chosen, tokenizer.pad_token_id, size)
+    chosen, _ = take(windows, torch.tensor, selection)
+    read = _reader(chosen, tokenizer.pad_token_id)
     return Samples(where.name, "tokens", list(map(_bytes, chosen)), read, None, skipped)
 
 
@@ -201,19 +213,24 @@ def _special_tokens(info: ModelInfo, tokenizer: Any) -> tuple[list[int], list[in
     return outer[:at], outer[at + len(inner) :], []
 
 
-def _most_tokens(info: ModelInfo, length: int | None) -> int:
+def _most_tokens(info: ModelInfo, length: int | None, special: int) -> int:
+    """Return the tokens of a text at most, of which `special` stand around it."""
     most = info.shape.max_length
+    if length is not None and length <= special:
+        raise RequestError(
+            f"--length {length} leaves no room for text beside {special} special tokens; give more"
+        )
     if length is not None and length > most:
         raise RequestError(f"--length {length} is more than the {most} tokens the model takes")
     return length or most
 
 
-def _reader(ids: Sequence[torch.Tensor], padding: int, least: int) -> Read:
-    """Return what makes a batch of token ids, padded to the longest or to `least` tokens."""
+def _reader(ids: Sequence[torch.Tensor], padding: int) -> Read:
+    """Return what makes a batch of token ids, padded to the longest."""
 
     def read(rows: Sequence[int]) -> dict[str, torch.Tensor]:
         chosen = [ids[row] for row in rows]
-        shape = (len(chosen), max(least, *map(len, chosen)))
+        shape = (len(chosen), max(map(len, chosen)))
         ids_BN, mask_BN = torch.full(shape, padding), torch.zeros(shape, dtype=torch.int64)
         for row, each in enumerate(chosen):
             ids_BN[row, : len(each)] = each

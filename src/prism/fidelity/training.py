@@ -1,9 +1,10 @@
 """The steps of a fine-tuning: one model learns to answer under every plan as the original does.
 
     for each step:
-        target = original(inputs)                         # frozen
-        for plan in exact, smallest, random:
-            (distance(model under plan, target) / 3).backward()
+        for inputs in the samples of the step, those of equal length together:
+            target = original(inputs)                     # frozen
+            for plan in exact, smallest, random:
+                (distance(model under plan, target) * share / 3).backward()
         clip, step the optimiser
 
 All chance of a step follows from the seed and the step's number, so a training that goes on from a
@@ -16,7 +17,7 @@ import copy
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,8 +195,7 @@ class Training:
     def step(self) -> Step:
         """Take one step; Ctrl-C in it leaves the training as it was before."""
         started_s = time.monotonic()
-        inputs, labels_B = self._batch()
-        losses = self._backward(inputs, labels_B)
+        losses = self._gradients()
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP))
         if not math.isfinite(norm):
             raise ConfigError(
@@ -211,38 +211,53 @@ class Training:
             self.elapsed_s += time.monotonic() - started_s
         return Step(self.steps_done, self.done, rate, losses, norm, self.elapsed_s)
 
-    def _batch(self) -> tuple[Inputs, torch.Tensor | None]:
-        info = self._original.info
-        rows = _rows_of_step(
-            self.steps_done, self._settings.batch, len(self._samples), self._settings.seed
-        )
-        inputs = prepare(info, self._samples.batch(rows), self.model)
-        if self._transform is not None:
-            inputs = self._transform(inputs, self._generator())
-        labels_B = self._samples.labels
-        return inputs, None if labels_B is None else labels_B[rows].to(self.model.device)
+    def _gradients(self) -> dict[str, float]:
+        """Add up the gradients of a step, each sample with equal weight; return the losses."""
+        settings, samples = self._settings, self._samples
+        rows = _rows_of_step(self.steps_done, settings.batch, len(samples), settings.seed)
+        plans = self._sandwich.draw(random.Random(self._chance()))
+        generator = self._generator()
+        losses = dict.fromkeys(plans, 0.0)
+        self._optimizer.zero_grad()
+        for part in samples.equal_batches(len(rows), rows):
+            inputs, labels_B = self._batch(part, plans, generator)
+            share = len(part) / len(rows)
+            for name, loss in self._backward(inputs, labels_B, plans, share).items():
+                losses[name] += share * loss
+        return losses
 
-    def _backward(self, inputs: Inputs, labels_B: torch.Tensor | None) -> dict[str, float]:
-        """Add up the gradients of the step's plans, one graph in memory at a time."""
+    def _batch(
+        self, rows: Sequence[int], plans: Mapping[str, Plan], generator: torch.Generator
+    ) -> tuple[Inputs, torch.Tensor | None]:
+        least = max(plan.least_length for plan in plans.values())
+        inputs = prepare(self._original.info, self._samples.batch(rows, least), self.model)
+        if self._transform is not None:
+            inputs = self._transform(inputs, generator)
+        labels_B = self._samples.labels
+        return inputs, None if labels_B is None else labels_B[list(rows)].to(self.model.device)
+
+    def _backward(
+        self,
+        inputs: Inputs,
+        labels_B: torch.Tensor | None,
+        plans: Mapping[str, Plan],
+        share: float = 1.0,
+    ) -> dict[str, float]:
+        """Add up the gradients of plans for a share of a step, one graph in memory at a time."""
         info, config = self._original.info, self.model.config
         with torch.no_grad():
             target = answer_of(info, self._original.model, inputs)
         weight = self._settings.labels_weight
-        plans = self._plans()
         losses = {}
-        self._optimizer.zero_grad()
         for name, plan in plans.items():
             with virtual(self.model, plan, inputs.get("attention_mask")):
                 answer = answer_of(info, self.model, inputs)
             loss = distance(answer, target, config)
             if labels_B is not None and weight > 0:
                 loss = loss + weight * label_loss(answer, labels_B)
-            (loss / len(plans)).backward()  # type: ignore[no-untyped-call]
+            (loss * (share / len(plans))).backward()  # type: ignore[no-untyped-call]
             losses[name] = loss.item()
         return losses
-
-    def _plans(self) -> dict[str, Plan]:
-        return self._sandwich.draw(random.Random(self._chance()))
 
     def _position(self) -> float:
         """Return where on the schedule the step to come lies: the middle of a counted one."""

@@ -11,16 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from prism.errors import PlanError
-from prism.models.families import Family
+from prism.models.families import Family, has_sliding_window
 from prism.models.inputs import check_plan_of_family
 from prism.models.load import ModelInfo
 from prism.plan import WIRE_BYTES, Plan
 
 _NODES = (2, 3, 4)
-_RATES = (10, 5)
+_RATES = (10, 5)  # positions per mean
 _GREATEST_SHARE = 3
 
 EXACT = Plan()
+
+
+def usual_means(length: int, nodes: int) -> tuple[int, ...]:
+    """Return how many means per partition stand for about ten and about five positions each."""
+    return tuple(dict.fromkeys(max(1, round(length / rate / nodes)) for rate in _RATES))
 
 
 def default_plans(family: Family, length: int) -> tuple[Plan, ...]:
@@ -32,27 +37,38 @@ def default_plans(family: Family, length: int) -> tuple[Plan, ...]:
     """
     lags = ("",) if family.rotary else ("", ":lag1")
     plans = (
-        Plan.parse(f"seq:{nodes}:{grouping}{max(1, round(length / rate / nodes))}{lag}:f16")
+        Plan.parse(f"seq:{nodes}:{grouping}{means}{lag}:f16")
         for nodes in _NODES
         if length >= nodes
-        for rate in _RATES
+        for means in usual_means(length, nodes)
         for grouping in "CL"
         for lag in lags
     )
-    return tuple(dict.fromkeys(plans))
+    return tuple(plans)
 
 
-def check_plans(plans: Sequence[Plan], info: ModelInfo, length: int) -> None:
+def check_defaults(info: ModelInfo) -> None:
+    """Check that there are default plans for a model.
+
+    Raises:
+        PlanError: means, which the defaults have, are not defined for it.
+    """
+    if has_sliding_window(info.config):
+        raise PlanError(
+            f"{info.source or info.family.name} has sliding-window layers, for which means are not "
+            f"defined; name other plans with --plans, such as seq:2:full:f16"
+        )
+
+
+def check_plans(plans: Sequence[Plan], info: ModelInfo) -> None:
     """Check that a model can be fine-tuned for plans.
 
     Args:
         plans: all of them.
         info: the model.
-        length: tokens per sample.
 
     Raises:
-        PlanError: there are none, one has nothing to train for, needs more tokens, or is not
-            defined for the family.
+        PlanError: there are none, one has nothing to train for, or is not defined for the family.
     """
     if not plans:
         raise PlanError("there is no plan to fine-tune for; name at least one, such as seq:2:C10")
@@ -61,11 +77,6 @@ def check_plans(plans: Sequence[Plan], info: ModelInfo, length: int) -> None:
             raise PlanError(
                 f"{plan} is exact, there is nothing to fine-tune for it; name plans with means, "
                 f"such as seq:2:C10"
-            )
-        if plan.least_length > length:
-            raise PlanError(
-                f"{plan} needs at least {plan.least_length} tokens, the samples have {length}; "
-                f"use fewer nodes"
             )
         check_plan_of_family(info.family, info.config, plan)
 

@@ -3,7 +3,7 @@
 import numpy as np
 from tests.fidelity.models import text
 
-from prism.fidelity.compressions import usual_compressions
+from prism.fidelity.plans_to_measure import usual_compressions
 from prism.fidelity.samples import open_samples
 from prism.models.load import load
 
@@ -22,7 +22,7 @@ def test_about_ten_and_five_positions_share_a_mean_on_two_nodes():
     ]
 
 
-def test_a_batch_of_texts_is_as_long_as_its_longest(model, tmp_path):
+def test_means_follow_from_the_longest_text(model, tmp_path):
     path = tmp_path / "a.txt"
     path.write_text(f"w5\n{text(98)}\n")
     assert "seq:2:C5:f16" in names(model("BertModel"), path)

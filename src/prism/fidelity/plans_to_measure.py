@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from prism.errors import MapError
-from prism.fidelity.samples import Samples
+from prism.fidelity.sample_set import Samples
+from prism.fidelity.training_plans import usual_means
 from prism.models.families import has_sliding_window
-from prism.models.inputs import check_inputs
 from prism.models.load import LoadedModel
 from prism.perfmap import PerformanceMap
 from prism.plan import Plan
 
 _NODES = 2
-_RATIOS = (10, 5)  # positions of a partition per mean
-_LOOK_AT = 32  # texts, to know how long a batch of them is
 
 
 def compressions_of(perf: PerformanceMap, fingerprint: str) -> tuple[Plan, ...]:
@@ -46,7 +44,5 @@ def usual_compressions(loaded: LoadedModel, samples: Samples) -> tuple[Plan, ...
     """
     if has_sliding_window(loaded.info.config):
         return (Plan.parse(f"seq:{_NODES}:full:f16"),)
-    count = min(len(samples), _LOOK_AT) if samples.kind == "text" else 1
-    _, length = check_inputs(loaded.info, samples.batch(range(count)))
-    means = sorted({max(1, round(length / _NODES / ratio)) for ratio in _RATIOS})
+    means = sorted(usual_means(samples.longest(loaded.info), _NODES))
     return tuple(Plan.parse(f"seq:{_NODES}:{way}{n}:f16") for way in "CL" for n in means)
