@@ -12,10 +12,7 @@ from tests.fidelity.models import saved, text
 
 import prism
 from prism.cli.counting import counted
-from prism.cli.evaluate_command import _tell_map
-from prism.errors import MapError
 from prism.fidelity.accuracy import accuracy_of
-from prism.fidelity.summary import Evaluated
 from prism.perfmap import PerformanceMap
 from prism.perfmap.schema import MapLink, Measurement, NodeInfo, Stat
 
@@ -137,23 +134,19 @@ def test_people_read_a_table_and_a_note(places, evaluate):
         assert plan in result.out
 
 
-def save_map(path, shapes, model_hash):
-    PerformanceMap(
-        model_hash=model_hash,
-        model=PerformanceMap.paper().model,
-        nodes=(NodeInfo("node0", "board", "2.6", "5.0", "float32"),),
-        link=MapLink(1e8),
-        measurements=tuple(Measurement(each, 1, 17, 1, Stat(0.1)) for each in shapes),
-    ).save(path)
-
-
 def test_a_map_says_which_compressions_to_measure(places, evaluate, tmp_path):
     assert evaluate("vit", "pixels.npz", "--plans", "seq:2:L2").code == 0
     fingerprint = json.loads((places / "vit" / "accuracy.json").read_text())["model_hash"]
     path = tmp_path / "map.json"
 
     def save(shapes, model_hash=fingerprint):
-        save_map(path, shapes, model_hash)
+        PerformanceMap(
+            model_hash=model_hash,
+            model=PerformanceMap.paper().model,
+            nodes=(NodeInfo("node0", "board", "2.6", "5.0", "float32"),),
+            link=MapLink(1e8),
+            measurements=tuple(Measurement(each, 1, 17, 1, Stat(0.1)) for each in shapes),
+        ).save(path)
 
     save(["local", "seq:2:full", SHARED, "seq:2:L2:f16"])
     result = evaluate("vit", "pixels.npz", "--map", path, "--json")
@@ -171,23 +164,6 @@ def test_a_map_says_which_compressions_to_measure(places, evaluate, tmp_path):
     save([SHARED], model_hash="0" * 64)
     result = evaluate("vit", "pixels.npz", "--map", path)
     assert result.code == 2 and "measured on other weights" in result.err
-
-
-def test_a_map_that_was_changed_meanwhile_keeps_its_changes(places, evaluate, tmp_path):
-    assert evaluate("vit", "pixels.npz", "--plans", "seq:2:L2").code == 0
-    fingerprint = json.loads((places / "vit" / "accuracy.json").read_text())["model_hash"]
-    path = tmp_path / "map.json"
-    save_map(path, [SHARED], fingerprint)
-    entries = [Evaluated(SHARED, 0.9, 0.1, longest=17)]
-    save_map(path, [SHARED, "seq:2:L8"], fingerprint)  # a profile that went on
-    _tell_map(path, fingerprint, entries)
-    told = PerformanceMap.load(path)
-    assert len(told.measurements) == 2 and told.accuracy[0].drop == 0.1
-    save_map(path, [SHARED], "0" * 64)
-    before = path.read_bytes()
-    with pytest.raises(MapError, match="has become a map of other weights"):
-        _tell_map(path, fingerprint, entries)
-    assert path.read_bytes() == before
 
 
 def test_a_plot_is_drawn(evaluate, tmp_path):

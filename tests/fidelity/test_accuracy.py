@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from prism.errors import ModelError
-from prism.fidelity.accuracy import FILE_NAME, Subject, accuracy_of, write_table
+from prism.errors import MapError, ModelError
+from prism.fidelity.accuracy import FILE_NAME, Subject, accuracy_of, tell_map, write_table
 from prism.fidelity.summary import Evaluated
 from prism.models.load import load
 from prism.models.source import DIGITS
-from prism.perfmap import Accuracy
+from prism.perfmap import Accuracy, PerformanceMap
 
 TABLE = {
     "model_hash": "abc",
@@ -140,3 +140,17 @@ def test_a_torn_table_is_replaced_by_force_only(tmp_path):
         assert path.read_text() == torn
     write(path, "seq:3:L2", force=True)
     assert [each.plan for each in accuracy_of(str(tmp_path), "abc")] == ["seq:3:L2"]
+
+
+def test_a_map_that_was_changed_meanwhile_keeps_its_changes(tmp_path):
+    path, paper = tmp_path / "map.json", PerformanceMap.paper()
+    shapes = list(paper.by_shape)
+    replace(paper, date="a profile that went on").save(path)
+    tell_map(path, paper.model_hash, [entry(shapes[-1])])
+    told = PerformanceMap.load(path)
+    assert told.date == "a profile that went on" and told.measurements == paper.measurements
+    assert told.accuracy_by_shape[shapes[-1]] == entry(shapes[-1]).for_map()
+    before = path.read_bytes()
+    with pytest.raises(MapError, match="has become a map of other weights and stays"):
+        tell_map(path, "other", [entry(shapes[-1])])
+    assert path.read_bytes() == before

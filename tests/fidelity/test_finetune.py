@@ -22,7 +22,8 @@ from prism.errors import ConfigError, RequestError
 from prism.fidelity.accuracy import accuracy_of
 from prism.fidelity.distillation import answer_of, distance
 from prism.fidelity.finetune import finetune, hold_out
-from prism.fidelity.training import Settings, Training, _rows_of_step
+from prism.fidelity.schedule import rows_of_step
+from prism.fidelity.training import Settings, Training
 from prism.models.load import adopt, fingerprint, load
 from prism.models.virtual import virtual
 from prism.plan import Plan
@@ -102,7 +103,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_plans_of_a_step(loaded):
     training.model.zero_grad()
     plans = training._sandwich.draw(random.Random(training._chance()))
     assert list(plans) == list(found)
-    rows = _rows_of_step(0, FEW.batch, 8, FEW.seed)
+    rows = rows_of_step(0, FEW.batch, 8, FEW.seed)
     inputs = {"pixel_values": pixels(8)[rows]}
     target = {
         name: value.detach() for name, value in answer_of(loaded.info, loaded.model, inputs).items()

@@ -1,12 +1,10 @@
-"""The steps of a fine-tuning: gradients through plans, the schedule, the order of samples."""
+"""The steps of a fine-tuning: gradients through plans, and what decays."""
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import ViTConfig, ViTForImageClassification
 
-from prism.fidelity.training import _parameter_groups, _rate_factor, _rows_of_step
+from prism.fidelity.training import _parameter_groups
 from prism.models.virtual import virtual
 from prism.plan import Plan
 
@@ -65,25 +63,6 @@ def test_gradients_flow_through_the_means_themselves(tiny, batch, text):
     # The first partition, with the class token, is the upper half of the image; the lower half can
     # only be felt through its means.
     assert pixels.grad[:, :, 12:].abs().max() > 0
-
-
-def test_the_learning_rate_warms_up_and_falls():
-    rates = [_rate_factor(step / 1000) for step in range(1000)]
-    peak = rates.index(max(rates))
-    assert peak == 50 and rates[peak] == 1
-    assert rates[:peak] == sorted(rates[:peak])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert min(rates) == 0.01
-
-
-@given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 2**31 - 1))
-def test_every_sample_trains_equally_often(count, batch, seed):
-    steps = [_rows_of_step(step, batch, count, seed) for step in range(count)]
-    seen = [row for rows in steps for row in rows]
-    assert all(len(rows) == batch for rows in steps)
-    assert all(seen.count(row) == batch for row in range(count))
-    for epoch in range(batch):
-        assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
 def test_vectors_do_not_decay(tiny):

@@ -21,7 +21,7 @@ from prism.cli.arguments import (
 )
 from prism.cli.counting import counted
 from prism.cli.evaluate_view import difference_lines, evaluation_document, print_evaluation
-from prism.errors import ConfigError, MapError, ModelError
+from prism.errors import ConfigError, ModelError
 from prism.plan import WIRE_BYTES, Plan
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def evaluate(
         check_target(plot)
     info = _describe(model, dtype, named or ())
     place = _place(info, out)
-    from prism.fidelity.accuracy import Subject, check_replaceable, write_table
+    from prism.fidelity.accuracy import Subject, check_replaceable, tell_map, write_table
     from prism.fidelity.samples import open_samples
 
     loaded = _load(info, dtype, threads)
@@ -106,7 +106,7 @@ def evaluate(
     subject = Subject.of(loaded.fingerprint, samples, length)
     write_table(place, subject, entries, shlex.join(["prism", *sys.argv[1:]]), force=force)
     if perf:
-        _tell_map(perf, loaded.fingerprint, entries)
+        tell_map(perf, loaded.fingerprint, entries)
     _show(work, entries, differences, plot, as_json)
     work.partial.unlink(missing_ok=True)
 
@@ -230,19 +230,6 @@ def _measure(work: _Work, batch: int) -> tuple[Evaluated, ...]:
             file=sys.stderr,
         )
         raise typer.Exit(130) from None
-
-
-def _tell_map(perf: Path, fingerprint: str, entries: Sequence[Evaluated]) -> None:
-    """Write what was measured into the map as it is by now: a profile may have gone on with it."""
-    from prism.perfmap import PerformanceMap
-
-    found = PerformanceMap.load(perf)
-    if found.model_hash != fingerprint:
-        raise MapError(
-            f"{perf} has become a map of other weights meanwhile and stays as it is; the table is "
-            f"written, give --map a map of this model to have it there too"
-        )
-    found.with_accuracy(entry.for_map() for entry in entries).save(perf)
 
 
 def _check_on_nodes(work: _Work, dtype: str, count: int) -> tuple[Difference, ...]:

@@ -15,10 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from prism.errors import ModelError
+from prism.errors import MapError, ModelError
 from prism.fidelity.metrics import wilson_interval
 from prism.fidelity.summary import Evaluated
-from prism.perfmap import Accuracy
+from prism.perfmap import Accuracy, PerformanceMap
 from prism.perfmap.files import replace_file
 from prism.perfmap.schema import AccuracyMetric
 from prism.plan import Plan
@@ -32,6 +32,7 @@ __all__ = [
     "Subject",
     "accuracy_of",
     "check_replaceable",
+    "tell_map",
     "wilson_interval",
     "write_table",
 ]
@@ -139,6 +140,26 @@ def write_table(
         **{entry.plan: {**_values(entry), **own} for entry in entries},
     }
     replace_file(path, _format(header, plans))
+
+
+def tell_map(path: Path, fingerprint: str, entries: Sequence[Evaluated]) -> None:
+    """Write what was measured into a map as it is by now: a profile may have gone on with it.
+
+    Args:
+        path: of the map.
+        fingerprint: of the measured model.
+        entries: take the place of older ones of the same plans.
+
+    Raises:
+        MapError: the map cannot be read or written, or is of other weights; it stays as it is.
+    """
+    found = PerformanceMap.load(path)
+    if found.model_hash != fingerprint:
+        raise MapError(
+            f"{path} has become a map of other weights and stays as it is; the table is written, "
+            f"give --map a map of this model to have the result there too"
+        )
+    found.with_accuracy(entry.for_map() for entry in entries).save(path)
 
 
 def _header(subject: Subject, metric: AccuracyMetric, command: str) -> dict[str, Any]:

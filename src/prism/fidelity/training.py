@@ -30,14 +30,13 @@ from prism.fidelity.augmentation import Inputs, Transform
 from prism.fidelity.checkpoint import Checkpoint, interrupts_held_back
 from prism.fidelity.distillation import answer_of, distance, label_loss
 from prism.fidelity.sample_set import Samples
+from prism.fidelity.schedule import rate_factor, rows_of_step
 from prism.fidelity.training_plans import Sandwich
 from prism.models.inputs import prepare
 from prism.models.load import LoadedModel
 from prism.models.virtual import virtual
 from prism.plan import Plan
 
-_WARM_UP = 0.05
-_LEAST_RATE = 0.01  # of the peak, so that no step is for nothing
 _CLIP = 1.0
 _DECAY = 0.01
 # Peak learning rates by parameters: small models take and need larger steps.
@@ -202,7 +201,7 @@ class Training:
                 f"the gradient is {norm} at step {self.steps_done + 1}, with a learning rate of "
                 f"{self._rate:g}; give a lower --learning-rate"
             )
-        rate = self._rate * _rate_factor(self._position())
+        rate = self._rate * rate_factor(self._position())
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         with interrupts_held_back():
@@ -214,7 +213,7 @@ class Training:
     def _gradients(self) -> dict[str, float]:
         """Add up the gradients of a step, each sample with equal weight; return the losses."""
         settings, samples = self._settings, self._samples
-        rows = _rows_of_step(self.steps_done, settings.batch, len(samples), settings.seed)
+        rows = rows_of_step(self.steps_done, settings.batch, len(samples), settings.seed)
         plans = self._sandwich.draw(random.Random(self._chance()))
         generator = self._generator()
         losses = dict.fromkeys(plans, 0.0)
@@ -283,23 +282,3 @@ def _parameter_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
         {"params": [each for each in parameters if each.dim() > 1], "weight_decay": _DECAY},
         {"params": [each for each in parameters if each.dim() <= 1], "weight_decay": 0.0},
     ]
-
-
-def _rate_factor(position: float) -> float:
-    """Return the part of the peak learning rate: a linear warm-up, then half a cosine."""
-    if position < _WARM_UP:
-        return max(_LEAST_RATE, position / _WARM_UP)
-    fallen = (position - _WARM_UP) / (1 - _WARM_UP)
-    return max(_LEAST_RATE, (1 + math.cos(math.pi * fallen)) / 2)
-
-
-def _rows_of_step(step: int, batch: int, count: int, seed: int) -> list[int]:
-    """Return the samples of a step: all of them in a new order, again and again."""
-    places = range(step * batch, (step + 1) * batch)
-    orders = {
-        epoch: torch.randperm(
-            count, generator=torch.Generator().manual_seed((seed << 32) + epoch)
-        ).tolist()
-        for epoch in range(places[0] // count, places[-1] // count + 1)
-    }
-    return [orders[place // count][place % count] for place in places]
