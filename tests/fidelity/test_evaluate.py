@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.fidelity.models import text
+from tests.fidelity.models import text, tokenizer
 from torch.nn import functional
+from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from prism.errors import PlanError, RequestError
 from prism.fidelity.evaluate import answer, evaluate
@@ -179,6 +180,20 @@ def test_texts_are_measured_as_single_requests_whatever_the_batch(model, tmp_pat
     assert evaluate(loaded, samples, plans[:3]) == others[-1][:3]
     with pytest.raises(RequestError, match="seq:33:L1 needs at least 33 tokens.*have 32"):
         evaluate(loaded, samples, [Plan.parse("seq:33:L1")])
+
+
+def test_a_causal_classifier_without_a_padding_token_answers_one_text_at_a_time(tmp_path):
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=50, n_embd=32, n_layer=2, n_head=2, bos_token_id=49, eos_token_id=49
+    )
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer(framed=False).save_pretrained(tmp_path)
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["text", *(text(9, seed) for seed in range(3))]))
+    loaded = load(str(tmp_path))
+    (lossy,) = evaluate(loaded, open_samples(str(path), loaded), [LOSSY], batch=4)
+    assert (lossy.metric, lossy.count) == ("agreement", 3)
 
 
 def test_figures_are_of_their_own_sample(model, tmp_path):

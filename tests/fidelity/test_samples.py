@@ -10,6 +10,7 @@ from tests.fidelity.models import text
 
 from prism.demo.digits import held_out
 from prism.errors import RequestError
+from prism.fidelity import text_samples
 from prism.fidelity.samples import open_samples
 from prism.models.load import load
 
@@ -182,6 +183,19 @@ def test_labels_are_not_looked_at_where_nobody_wants_them(model, tmp_path):
     path.write_text("text,label\nw5,horse\nw6,\n")
     assert "--no-labels" in refused(path, model(BERT, **NAMED))
     assert open_samples(str(path), model(BERT, **NAMED), labels=False).labels is None
+
+
+def test_a_text_without_tokens_is_skipped_with_its_label(model, tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\n\u200b,0\nw5,1\n")
+    assert len(open_samples(str(tmp_path / "a.csv"), model(BERT))) == 2  # framed: never empty
+    loaded = model("GPT2LMHeadModel")
+    made = text_samples._padded(
+        loaded.info,
+        tmp_path,
+        [text_samples._Text("\n"), text_samples._Text("w5")],
+        *(None, torch.tensor([0, 1]), 0),
+    )
+    assert (len(made), made.skipped, made.labels.tolist()) == (1, 1, [1])
 
 
 def test_a_text_is_padded_only_as_far_as_a_plan_needs(model, tmp_path):

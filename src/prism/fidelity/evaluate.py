@@ -12,6 +12,7 @@ import torch
 
 from prism.errors import RequestError
 from prism.fidelity.answers import Answers, compare, read_answers
+from prism.fidelity.labels import largest_batch
 from prism.fidelity.measured import Measured, Rows
 from prism.fidelity.samples import Samples
 from prism.fidelity.summary import Evaluated, summarise
@@ -67,7 +68,7 @@ def evaluate(
     measured = Measured(resume, identity_of(loaded, samples), metric)
     order: list[int] = []
     try:
-        for rows in samples.equal_batches(_batch_size(longest, first, batch)):
+        for rows in samples.equal_batches(_batch_size(loaded, longest, first, batch)):
             _measure(loaded, samples, plans, rows, len(order), measured)
             order += rows
             measured.save_soon()
@@ -152,8 +153,9 @@ def _least_tokens(samples: Samples, rows: Sequence[int], plan: Plan) -> int:
     return max(tokens, plan.least_length) if tokens else 1
 
 
-def _batch_size(longest: int, first: Answers, batch: int) -> int:
-    """Return how many samples a forward call may have, by the size of their logits."""
+def _batch_size(loaded: LoadedModel, longest: int, first: Answers, batch: int) -> int:
+    """Return how many samples a forward call may have, by the size of their logits too."""
+    batch = largest_batch(loaded.info, batch)
     if first.choices_BN is None or first.choices_BN.shape[1] == 1:
         return batch
     return max(1, min(batch, _MOST_LOGITS // (longest * first.width)))

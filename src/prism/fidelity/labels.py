@@ -19,6 +19,16 @@ def is_classifier(info: ModelInfo) -> bool:
     return bool(_CLASSIFIER.search(info.architecture.__name__))
 
 
+def largest_batch(info: ModelInfo, batch: int) -> int:
+    """Return how many samples a forward call may have, `batch` at most.
+
+    A causal classifier answers at the last real token of a text, which it finds by its padding
+    token; without one it takes a single text.
+    """
+    alone = info.family.causal and is_classifier(info)
+    return 1 if alone and getattr(info.config, "pad_token_id", None) is None else batch
+
+
 def class_indices(
     info: ModelInfo, names: Sequence[object], where: str, words: Iterable[object] | None = None
 ) -> torch.Tensor:

@@ -165,7 +165,10 @@ def _padded(
     made = tokenizer(
         [each.text for each in texts], truncation=True, max_length=most, verbose=False
     )["input_ids"]
-    ids = [torch.tensor(each) for each in made]
+    some = [row for row, each in enumerate(made) if each]  # invisible characters make no token
+    _require(some, where, len(texts))
+    ids = [torch.tensor(made[row]) for row in some]
+    labels, skipped = labels if labels is None else labels[some], skipped + len(made) - len(some)
     lengths = Texts(list(map(len, ids)), tokenizer.pad_token_id)
     read = _reader(ids, tokenizer.pad_token_id)
     return Samples(where.name, "text", list(map(_bytes, ids)), read, labels, skipped, lengths)

@@ -29,6 +29,7 @@ from prism.errors import ConfigError
 from prism.fidelity.augmentation import Inputs, Transform
 from prism.fidelity.checkpoint import Checkpoint, interrupts_held_back
 from prism.fidelity.distillation import answer_of, distance, label_loss
+from prism.fidelity.labels import largest_batch
 from prism.fidelity.sample_set import Samples
 from prism.fidelity.schedule import rate_factor, rows_of_step
 from prism.fidelity.training_plans import Sandwich
@@ -218,7 +219,8 @@ class Training:
         generator = self._generator()
         losses = dict.fromkeys(plans, 0.0)
         self._optimizer.zero_grad()
-        for part in samples.equal_batches(len(rows), rows):
+        most = largest_batch(self._original.info, len(rows))
+        for part in samples.equal_batches(most, rows):
             inputs, labels_B = self._batch(part, plans, generator)
             share = len(part) / len(rows)
             for name, loss in self._backward(inputs, labels_B, plans, share).items():
