@@ -82,7 +82,7 @@ def evaluate(
     """
     numbers = {"--limit": limit, "--length": length, "--batch": batch, "--threads": threads}
     check_at_least(1, {**numbers, "--check-distributed": check_distributed})
-    named, measured_map = _what(plans, perf)
+    named, measured_map = _asked_plans(plans, perf)
     if plot:
         from prism.bench.plots import check_target
 
@@ -132,7 +132,7 @@ class _Work:
         return self.place.with_name(f"{self.place.name}.{identity}.partial")
 
 
-def _what(
+def _asked_plans(
     plans: str | None, perf: Path | None
 ) -> tuple[tuple[Plan, ...] | None, PerformanceMap | None]:
     """Return the plans that were named, or the map that has them; neither = the usual ones."""

@@ -194,7 +194,7 @@ def _kept(path: Path, model_hash: str) -> dict[str, Any]:
         return {}
     # A table of version 1 names no metric.
     said = {"metric": "accuracy", **{name: table[name] for name in _OWN if name in table}}
-    return {plan: {**said, **values} for plan, values in table["plans"].items()}
+    return {plan: {**values, **said, **values} for plan, values in table["plans"].items()}
 
 
 def _values(entry: Evaluated) -> dict[str, Any]:
