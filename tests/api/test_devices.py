@@ -50,7 +50,7 @@ def test_a_node_started_by_hand_serves_one_head_after_another(cluster_file):
     try:
         for seed in (1, 2):  # the second head's first model is another than the first's
             vit, x = tiny_vit(seed), pixels(2)
-            with prism.connect(cluster_file) as cluster:
+            with prism.connect(cluster_file, min_nodes=2) as cluster:
                 assert cluster.nodes == ("home", "helper")
                 home = cluster.pid("home")
                 assert cluster.pid("helper") == helper.pid
