@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism.partition.clusters import cluster_pooling, farthest_first
+from prism.partition.clusters import cluster_pooling, farthest_first, owners_at_once
 from prism.partition.means import group_means
 
 
@@ -54,6 +54,14 @@ def test_groups_equal_explicit_loops(partition):
         for mean, group in zip(means, found, strict=True):
             wanted = y[sample, group].mean(0) if group else torch.zeros(6)
             torch.testing.assert_close(mean, wanted)
+
+
+@given(partitions())
+def test_all_samples_at_once_are_grouped_as_one_by_one(partition):
+    y, count, real = partition
+    at_once, one_by_one = owners_at_once(y, count, real), farthest_first(y, count, real)
+    counted = torch.ones_like(at_once, dtype=torch.bool) if real is None else real
+    assert torch.equal(at_once[counted], one_by_one[counted])
 
 
 def test_what_stands_out_is_a_group_of_its_own():

@@ -44,12 +44,7 @@ def cluster_pooling(
         if groups >= rows:
             every_row_Bn = torch.arange(rows, device=y_BnD.device).expand(batch, -1)
             return _pooling_of(every_row_Bn, rows, real_Bn)
-        # On the CPU one sample after the other, so that each stays in the processor's cache.
-        together = 1 if y_BnD.device.type == "cpu" else batch
-        reals = repeat(None) if real_Bn is None else torch.split(real_Bn, together)
-        pairs = zip(torch.split(y_BnD, together), reals, strict=False)
-        owners = [farthest_first(y, groups, real) for y, real in pairs]
-        return _pooling_of(torch.cat(owners), groups, real_Bn)
+        return _pooling_of(farthest_first(y_BnD, groups, real_Bn), groups, real_Bn)
 
 
 def farthest_first(y_BnD: torch.Tensor, groups: int, real_Bn: torch.Tensor | None) -> torch.Tensor:
@@ -60,10 +55,41 @@ def farthest_first(y_BnD: torch.Tensor, groups: int, real_Bn: torch.Tensor | Non
         groups: number of groups.
         real_Bn: True where a row is a real token: only those are centres.
     """
-    y_BnD = y_BnD.float()
-    length_Bn1 = torch.linalg.vector_norm(y_BnD, dim=-1, keepdim=True)
-    u_BnD: torch.Tensor = y_BnD / length_Bn1.clamp(min=torch.finfo(torch.float32).tiny)
-    batch, rows, _ = u_BnD.shape
+    if y_BnD.device.type != "cpu":
+        return owners_at_once(y_BnD, groups, real_Bn)
+    reals = repeat(None) if real_Bn is None else real_Bn
+    pairs = zip(y_BnD, reals, strict=False)
+    return torch.stack([owners_of_one(y_nD, groups, real_n) for y_nD, real_n in pairs])
+
+
+def owners_of_one(y_nD: torch.Tensor, groups: int, real_n: torch.Tensor | None) -> torch.Tensor:
+    """Return the groups `(n,)` of one sample's rows.
+
+    For the CPU, where reading an index costs nothing, a product by one vector is as fast as it can
+    be, and a sample stays in the cache.
+    """
+    u_nD = _directions(y_nD)
+    real_u_nD = u_nD if real_n is None else u_nD * real_n[:, None]
+    likeness_n = torch.mv(u_nD, real_u_nD.sum(0))
+    greatest_n = torch.full_like(likeness_n, -_INFINITE)
+    if real_n is not None:
+        likeness_n.masked_fill_(~real_n, -_INFINITE)
+        greatest_n.masked_fill_(~real_n, _INFINITE)
+    centre = int(likeness_n.argmax())
+    similarity_Cn = u_nD.new_empty(groups, len(u_nD))
+    for similarity_n in similarity_Cn.unbind():
+        torch.mv(u_nD, u_nD[centre], out=similarity_n)
+        torch.maximum(greatest_n, similarity_n, out=greatest_n)
+        centre = int(greatest_n.argmin())
+    return similarity_Cn.argmax(0)
+
+
+def owners_at_once(y_BnD: torch.Tensor, groups: int, real_Bn: torch.Tensor | None) -> torch.Tensor:
+    """Return the groups `(B, n)` of all samples' rows, the same as one by one.
+
+    For a GPU, which is never waited for: no index is read.
+    """
+    u_BnD = _directions(y_BnD)
     real_u_BnD = u_BnD if real_Bn is None else u_BnD * real_Bn[..., None]
     likeness_Bn = torch.matmul(u_BnD, real_u_BnD.sum(1)[..., None]).squeeze(-1)
     greatest_Bn = torch.full_like(likeness_Bn, -_INFINITE)
@@ -71,23 +97,22 @@ def farthest_first(y_BnD: torch.Tensor, groups: int, real_Bn: torch.Tensor | Non
         likeness_Bn = likeness_Bn.masked_fill(~real_Bn, -_INFINITE)
         greatest_Bn = greatest_Bn.masked_fill(~real_Bn, _INFINITE)
     centre_B = likeness_Bn.argmax(-1)
-    similarity_CBn = u_BnD.new_empty(groups, batch, rows)
-    for similarity_Bn in similarity_CBn.unbind():
-        _similarity_to(centre_B, u_BnD, similarity_Bn)
-        torch.maximum(greatest_Bn, similarity_Bn, out=greatest_Bn)
-        centre_B = greatest_Bn.argmin(-1)
-    return similarity_CBn.argmax(0)
-
-
-def _similarity_to(centre_B: torch.Tensor, u_BnD: torch.Tensor, out_Bn: torch.Tensor) -> None:
-    if u_BnD.device.type == "cpu":
-        # Reading an index is free here, and a batched product by vectors is not.
-        for u_nD, centre, out_n in zip(u_BnD, centre_B.tolist(), out_Bn, strict=True):
-            torch.mv(u_nD, u_nD[centre], out=out_n)
-    else:
-        sample_B = torch.arange(len(u_BnD), device=u_BnD.device)
+    sample_B = torch.arange(len(u_BnD), device=u_BnD.device)
+    similarities = []
+    for _ in range(groups):
         centre_BD1 = u_BnD[sample_B, centre_B][..., None]
-        torch.matmul(u_BnD, centre_BD1, out=out_Bn[..., None])
+        similarities.append(torch.matmul(u_BnD, centre_BD1).squeeze(-1))
+        greatest_Bn = torch.maximum(greatest_Bn, similarities[-1])
+        centre_B = greatest_Bn.argmin(-1)
+    return torch.stack(similarities).argmax(0)
+
+
+def _directions(y: torch.Tensor) -> torch.Tensor:
+    """Return rows of length 1 in float32; a row of zeros stays one."""
+    y = y.float()
+    length = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+    unit: torch.Tensor = y / length.clamp_(min=torch.finfo(torch.float32).tiny)
+    return unit
 
 
 def _pooling_of(
