@@ -24,13 +24,14 @@ class LawfulTarget:
     """Answers at once with what a request would have cost.
 
     It stands in for a cluster because no real one costs the same twice. `speeds` are how many times
-    longer each node takes; `stop_at` is the pass at which somebody presses Ctrl-C,
-    `disturbed` how many times the link is timed while other programs keep the devices busy.
+    longer each node takes, `kinds` what boards they are (else each its own); `stop_at` is the pass
+    at which somebody presses Ctrl-C, `disturbed` how many times the link is timed while other programs keep the devices busy.
     """
 
     def __init__(
         self,
         speeds=(1.0, 1.0),
+        kinds=None,
         *,
         bandwidth_bps=100e6,
         latency_s=0.003,
@@ -44,8 +45,8 @@ class LawfulTarget:
         self.identity = ClusterIdentity(
             "abc",
             tuple(
-                NodeInfo(f"node{index}", f"board {speed:g}", "2.13", "5.23", "float32", threads)
-                for index, speed in enumerate(speeds)
+                NodeInfo(f"node{index}", f"board {kind:g}", "2.13", "5.23", "float32", threads)
+                for index, kind in enumerate(kinds or speeds)
             ),
         )
         self.model, self.lengths = model, lengths

@@ -72,6 +72,13 @@ def test_a_lawful_cluster_is_found_as_it_is(path, speeds):
     perf.check(target.identity)
 
 
+@pytest.mark.parametrize(("slower", "shares"), [(1.3, ()), (2.0, (67.0, 33.0))])
+def test_a_node_of_the_same_kind_is_slower_only_if_it_is_clearly_held_back(path, slower, shares):
+    perf = profile(LawfulTarget((1.0, slower), kinds=(1.0, 1.0)), path)
+    split = {Plan.parse(shape).shares for shape in perf.by_shape if shape.startswith("seq:2")}
+    assert split == {shares}
+
+
 def test_unequal_nodes_get_parts_in_proportion(path):
     perf = profile(LawfulTarget((1.0, 2.0, 4.0)), path)
     shares = {Plan.parse(shape).shares for shape in perf.by_shape if shape.startswith("seq:3")}

@@ -38,6 +38,9 @@ _LINK_SIZES = (1_000, 16_000, 64_000, 128_000)
 _LINK_REPEATS = 7
 # A busy device makes the link look like another one, but not every time.
 _LOOKS_AT_LINK = 3
+# A node of the same kind is slower if even its best run takes so many times as long as usual runs
+# of another; what is less may be chance.
+_HELD_BACK = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ class Profiler:
             partial.save()
 
         save()
-        if not self._nodes_alike():
+        if len(self._alone) > 1:
             self._choose_points(self._measure_alone(partial, save))
         for group in self._groups:
             self._measure(group, self._runs, partial, save)
@@ -143,18 +146,23 @@ class Profiler:
                 break
         partial.over(link)
 
-    def _nodes_alike(self) -> bool:
-        """Whether all nodes are of one kind: any difference in their times is noise then."""
-        nodes = self._target.identity.nodes
-        return len({(node.hardware, node.threads) for node in nodes}) == 1
-
     def _measure_alone(self, partial: PartialProfile, save: Callable[[], None]) -> list[float]:
-        """Return how long the smallest work takes on each node, in the cluster's order."""
-        smallest = (min(self._settings.batches),), (min(self._target.lengths),)
-        alone = points_for(self._alone, *smallest)[0]
+        """Return how long the same work takes on each node, in the cluster's order.
+
+        The longest input tells most: a node whose processor is rationed runs freely for a moment.
+        Nodes of one kind count as equally fast unless one is clearly held back.
+        """
+        work = (min(self._settings.batches),), (max(self._target.lengths),)
+        alone = points_for(self._alone, *work)[0]
         self._measure(alone, self._runs, partial, save)
+        runs_s = [[run.compute_s for run in partial.records(point)] for point in alone]
         # The least of some runs is what a node can do; the rest is what disturbed it.
-        return [min(run.compute_s for run in partial.records(point)) for point in alone]
+        alone_s = [min(runs) for runs in runs_s]
+        nodes = self._target.identity.nodes
+        one_kind = len({(node.hardware, node.threads) for node in nodes}) == 1
+        if one_kind and max(alone_s) < _HELD_BACK * min(map(median, runs_s)):
+            return [1.0] * len(alone_s)
+        return alone_s
 
     def _measure(
         self,
