@@ -25,7 +25,8 @@ class LawfulTarget:
 
     It stands in for a cluster because no real one costs the same twice. `speeds` are how many times
     longer each node takes, `kinds` what boards they are (else each its own); `stop_at` is the pass
-    at which somebody presses Ctrl-C, `disturbed` how many times the link is timed while other programs keep the devices busy.
+    at which somebody presses Ctrl-C, `disturbed` how many times the link is timed while other
+    programs keep the devices busy.
     """
 
     def __init__(
