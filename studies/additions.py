@@ -28,6 +28,7 @@ from prism.fidelity.samples import Samples, open_samples
 from prism.models.inputs import prepare
 from prism.models.load import LoadedModel, load
 from prism.models.source import DIGITS
+from prism.plan import Plan
 
 NODES = (2, 4)
 _STAGE = "before"  # any training
@@ -155,7 +156,7 @@ def answers(
 ) -> torch.Tensor:
     """Return what the measure reads of all answers; `additions` None = the whole model."""
     found = []
-    for inputs in batches(samples, trial.batch):
+    for _, inputs in batches(samples, trial.batch, Plan()):
         prepared = prepare(loaded.info, inputs, loaded.model)
         with torch.inference_mode():
             if additions is None:
