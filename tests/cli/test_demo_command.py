@@ -54,7 +54,7 @@ def check_stream(stream, lines):
     assert 0 < stream["profile"]["passes"] <= 120
     assert stream["profile"]["held_out_errors"]
     assert stream["max_accuracy_drop"] == MAX_ACCURACY_DROP and not stream["point_estimate"]
-    assert any(line.startswith("C10 = each node sends 10 means") for line in lines)
+    assert any(line.startswith("C<n> = each node sends n means") for line in lines)
     assert any("at most 3 points less accuracy" in line for line in lines)
     assert [(step["link"], step["batch"]) for step in stream["steps"]] == [
         (f"{mbps}mbit,3ms", batch) for mbps, batch in TRACE

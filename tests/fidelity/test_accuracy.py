@@ -36,12 +36,26 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path, text):
         accuracy_of(str(tmp_path), "abc")
 
 
-def test_the_table_of_the_package_is_of_version_1_and_is_read():
+def test_the_table_of_the_package_has_intervals():
     digits = load(DIGITS)
     entries = {each.plan: each for each in accuracy_of(digits.info.files, digits.fingerprint)}
     assert entries["local"].count == 400 and "seq:2:L10:f16" in entries
     assert {each.metric for each in entries.values()} == {"accuracy"}
-    assert {each.drop_high for each in entries.values()} == {None}
+    assert all(each.drop_low <= each.drop <= each.drop_high for each in entries.values())
+
+
+def test_a_table_of_version_1_is_read_without_intervals(tmp_path):
+    row = {"correct": 97, "count": 100, "accuracy": 0.97, "low": 0.9, "high": 0.99, "drop": 0.01}
+    table = {"version": 1, "model_hash": "abc", "dataset": "d", "plans": {"seq:2:L10": row}}
+    (tmp_path / "accuracy.json").write_text(json.dumps(table))
+    (entry,) = accuracy_of(str(tmp_path), "abc")
+    assert (entry.plan, entry.drop, entry.count, entry.metric) == (
+        "seq:2:L10",
+        0.01,
+        100,
+        "accuracy",
+    )
+    assert entry.drop_high is None and entry.drop_upper == 0.01
 
 
 SUBJECT = Subject("abc", "photos", "d1", 50, "images", None)
