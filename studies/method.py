@@ -22,15 +22,15 @@ from studies.packages import StudyError
 from studies.real_models import add_cache, obtain, say
 
 from prism.bench.plots import check_target
+from prism.cli.finetune_view import shown_progress
 from prism.errors import PrismError
-from prism.fidelity.finetune import Progress, finetune
+from prism.fidelity.finetune import finetune
 from prism.fidelity.samples import open_samples
 from prism.fidelity.training import Settings
 from prism.models.load import LoadedModel, load
-from prism.planner.traffic import exchange_bytes
+from prism.planner.traffic import bytes_per_block
 
 _FINETUNE_ROWS = 4  # what finetune itself measures before and after; `after` measures in full
-_TELL_EVERY_S = 15.0
 
 
 class Run:
@@ -75,8 +75,8 @@ class Run:
         for number, plan in enumerate(plans, 1):
             started_s = time.monotonic()
             metrics: Metrics = measure(loaded, plan)
-            sent = exchange_bytes(plan, loaded.info.shape, 1, self.study.length, shared=False)
-            row = {"bytes_per_block": sent if plan.exchanges else 0, **metrics}
+            sent = bytes_per_block(plan, loaded.info.shape, self.study.length)
+            row = {"bytes_per_block": sent, **metrics}
             self.results.add(stage, str(plan), {key: round(row[key], 5) for key in row})
             figures = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items())
             took_s = time.monotonic() - started_s
@@ -103,16 +103,17 @@ class Run:
             seed=options.seed,
         )
         command = self._command("finetune")
-        outcome = finetune(
-            original,
-            samples,
-            held_out,
-            self.trained,
-            settings,
-            force=options.force,
-            command=command,
-            tell=_Teller(),
-        )
+        with shown_progress() as tell:
+            outcome = finetune(
+                original,
+                samples,
+                held_out,
+                self.trained,
+                settings,
+                force=options.force,
+                command=command,
+                tell=tell,
+            )
         note = {
             "command": command,
             "date": today(),
@@ -158,25 +159,6 @@ class Run:
             if self.options.learning_rate is not None:
                 given.append(f"--learning-rate {self.options.learning_rate:g}")
         return " ".join(["python -m studies.method", self.name, stage, *given])
-
-
-class _Teller:
-    """Says now and then how far a fine-tuning is."""
-
-    def __init__(self) -> None:
-        self._next_s = 0.0
-        self._phase = ""
-
-    def __call__(self, progress: Progress) -> None:
-        now_s = time.monotonic()
-        if now_s < self._next_s and progress.phase == self._phase:
-            return
-        self._next_s, self._phase = now_s + _TELL_EVERY_S, progress.phase
-        text = f"{progress.phase}: {progress.done:.0%}"
-        if progress.step is not None:
-            losses = ", ".join(f"{name} {loss:.4f}" for name, loss in progress.step.losses.items())
-            text += f", step {progress.step.number}, loss {losses}"
-        say(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

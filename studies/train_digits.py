@@ -10,17 +10,18 @@ validation set taken from the training images.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from studies.digits_base import BATCH, PHASES, Clock, split, train_base
+from studies.digits_base import BATCH, PHASES, split, train_base
 
+from prism.cli.counting import counted
+from prism.cli.finetune_view import shown_progress
 from prism.fidelity.accuracy import FILE_NAME, Subject, write_table
 from prism.fidelity.augmentation import light
 from prism.fidelity.evaluate import evaluate
-from prism.fidelity.finetune import Progress, finetune
+from prism.fidelity.finetune import finetune
 from prism.fidelity.output import BEFORE_NAME
 from prism.fidelity.sample_set import Samples
 from prism.fidelity.samples import open_samples
@@ -72,26 +73,23 @@ def samples_of(name: str, images: torch.Tensor, labels: torch.Tensor) -> Samples
 def tune(base: LoadedModel, out: Path, steps: int, seed: int, command: str) -> None:
     """Fine-tune the plain model for plans as `prism finetune` does."""
     images, labels, validation = split(seed)
-    finetune(
-        base,
-        samples_of("digits, training", images, labels),
-        samples_of("digits, validation", *validation),
-        out,
-        Settings(
-            plans=trained_plans(), steps=steps, batch=BATCH, learning_rate=TUNING_RATE, seed=seed
-        ),
-        transform=light,
-        command=command,
-        tell=tell,
-    )
-
-
-def tell(progress: Progress) -> None:
-    """Say on standard error how far a fine-tuning is."""
-    step = progress.step
-    if step is None or step.number % 10 == 0:
-        losses = "" if step is None else f": loss {dict(step.losses)}, {step.elapsed_s:.0f} s"
-        print(f"{progress.phase} {progress.done:.0%}{losses}", file=sys.stderr, flush=True)
+    with shown_progress() as tell:
+        finetune(
+            base,
+            samples_of("digits, training", images, labels),
+            samples_of("digits, validation", *validation),
+            out,
+            Settings(
+                plans=trained_plans(),
+                steps=steps,
+                batch=BATCH,
+                learning_rate=TUNING_RATE,
+                seed=seed,
+            ),
+            transform=light,
+            command=command,
+            tell=tell,
+        )
 
 
 def write_tables(base: LoadedModel, tuned: LoadedModel, out: Path, command: str) -> None:
@@ -101,16 +99,11 @@ def write_tables(base: LoadedModel, tuned: LoadedModel, out: Path, command: str)
         (tuned, table_plans(), FILE_NAME),
     ):
         held_out = open_samples(DIGITS, loaded)
-        clock = Clock(len(held_out))
         partial = out / f"{name}.partial"
-        entries = evaluate(
-            loaded,
-            held_out,
-            plans,
-            batch=EVALUATED,
-            resume=partial,
-            advance=lambda clock=clock, name=name: clock.advance(1, name),
-        )
+        with counted(name, len(held_out)) as advance:
+            entries = evaluate(
+                loaded, held_out, plans, batch=EVALUATED, resume=partial, advance=advance
+            )
         subject = Subject.of(loaded.fingerprint, held_out, None)
         write_table(out / name, subject, entries, command, force=True)
         partial.unlink()

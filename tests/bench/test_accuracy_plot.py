@@ -3,10 +3,10 @@
 import pytest
 from PIL import Image
 
-from prism.bench.accuracy_plot import bytes_per_block, draw_drops, drop_points
+from prism.bench.accuracy_plot import draw_drops, drop_points
 from prism.errors import ConfigError
 from prism.perfmap import Accuracy
-from prism.plan import ModelShape, Plan
+from prism.plan import ModelShape
 
 SHAPE = ModelShape("vit", 12, 768, 768, causal=False, rotary=False, max_length=197)
 ENTRIES = [
@@ -16,14 +16,6 @@ ENTRIES = [
     Accuracy("seq:2:C10:f16", 0.88, 0.02, drop_low=-0.01, drop_high=0.04),
     Accuracy("seq:4:C20:lag1", 0.89, 0.01),
 ]
-
-
-def test_bytes_are_those_of_the_busiest_node():
-    assert bytes_per_block(Plan(), SHAPE, 197) == 0
-    assert bytes_per_block(Plan.parse("batch:2"), SHAPE, 197) == 0
-    assert bytes_per_block(Plan.parse("seq:2:L10:f16"), SHAPE, 197) == 10 * 768 * 2
-    assert bytes_per_block(Plan.parse("seq:4:L20"), SHAPE, 197) == 3 * 20 * 768 * 4
-    assert bytes_per_block(Plan.parse("seq:2:full"), SHAPE, 197) == 99 * 768 * 4
 
 
 def test_points_are_the_plans_that_exchange_something_with_their_intervals():

@@ -3,7 +3,6 @@
 import json
 import signal
 import time
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -44,19 +43,6 @@ def cluster():
     """The nodes that the commands of this file would start, started once."""
     with prism.local_cluster(nodes=2, threads=1, energy="none") as cluster:
         yield cluster
-
-
-@pytest.fixture
-def started(monkeypatch, cluster):
-    """Have commands find the nodes already started; return the options they asked for."""
-    asked = []
-
-    def give(nodes, **options):
-        asked.append({"nodes": nodes, **options})
-        return nullcontext(cluster)
-
-    monkeypatch.setattr("prism.api.open.local_cluster", give)
-    return asked
 
 
 @pytest.fixture

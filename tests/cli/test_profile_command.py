@@ -3,7 +3,6 @@
 import json
 import signal
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -47,19 +46,6 @@ def cluster():
     """The nodes that the commands of this file would start, started once."""
     with prism.local_cluster(nodes=2, threads=1, link=LINK, energy="none") as cluster:
         yield cluster
-
-
-@pytest.fixture
-def started(monkeypatch, cluster):
-    """Have commands find the nodes already started; return the options they asked for."""
-    asked = []
-
-    def give(nodes, **options):
-        asked.append({"nodes": nodes, **options})
-        return nullcontext(cluster)
-
-    monkeypatch.setattr("prism.api.open.local_cluster", give)
-    return asked
 
 
 RUNS = 2  # of each point, with the arguments below

@@ -15,6 +15,7 @@ from tests.processors import ViTProcessor
 from prism.demo import digits
 from prism.errors import ConfigError
 from prism.fidelity.accuracy import FILE_NAME
+from prism.models.held_out import HELD_OUT_FILE
 from prism.models.load import load
 from prism.plan import Plan
 
@@ -60,7 +61,7 @@ def test_labels_belong_to_their_images():
 def test_the_packed_images_are_the_ones_the_split_draws():
     ink, labels = digits.dataset()
     chosen = digits.held_out_rows(labels)
-    with np.load(digits.model_path() / digits.HELD_OUT_FILE) as packed:
+    with np.load(digits.model_path() / HELD_OUT_FILE) as packed:
         assert np.array_equal(packed["images"], ink[chosen])
         assert np.array_equal(packed["labels"], labels[chosen])
 

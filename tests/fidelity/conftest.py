@@ -2,6 +2,9 @@
 
 import pytest
 from tests.fidelity.models import saved
+from tests.fidelity.tuning import save_small_model
+
+from prism.models.load import load
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +19,17 @@ def model(tmp_path_factory):
         return made[key]
 
     return give
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """The directory of a small classifier to fine-tune."""
+    folder = tmp_path_factory.mktemp("source")
+    save_small_model(folder)
+    return folder
+
+
+@pytest.fixture
+def loaded(source):
+    """That classifier."""
+    return load(str(source))

@@ -13,7 +13,6 @@ from tests.fidelity.tuning import (
     images,
     pixels,
     samples_of,
-    save_small_model,
     vars_of,
 )
 from transformers import AutoModelForImageClassification, BertModel, ViTForImageClassification
@@ -27,18 +26,6 @@ from prism.fidelity.training import Settings, Training
 from prism.models.load import adopt, fingerprint, load
 from prism.models.virtual import virtual
 from prism.plan import Plan
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("source")
-    save_small_model(folder)
-    return folder
-
-
-@pytest.fixture
-def loaded(source):
-    return load(str(source))
 
 
 def losses(model, original, plans=PLANS):

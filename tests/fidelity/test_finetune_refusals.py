@@ -4,25 +4,13 @@ import json
 import shutil
 
 import pytest
-from tests.fidelity.tuning import FEW, PLANS, Stop, images, save_small_model, vars_of
+from tests.fidelity.tuning import FEW, PLANS, Stop, images, vars_of
 
 from prism.errors import ConfigError, ModelError, PlanError
 from prism.fidelity.finetune import finetune
 from prism.fidelity.training import Settings
 from prism.models.load import adopt, load
 from prism.plan import Plan
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("source")
-    save_small_model(folder)
-    return folder
-
-
-@pytest.fixture
-def loaded(source):
-    return load(str(source))
 
 
 def test_an_older_model_stays_until_the_new_one_is_complete(loaded, tmp_path):

@@ -8,7 +8,7 @@ from tests.planner.clusters import LINK, MODEL
 from prism.errors import RequestError
 from prism.perfmap import MapLink
 from prism.plan import Plan
-from prism.planner.traffic import exchange_bytes, exchange_count, transfer_s
+from prism.planner.traffic import bytes_per_block, exchange_bytes, exchange_count, transfer_s
 from prism.record import LinkState
 
 ROW = 768 * 4
@@ -73,3 +73,11 @@ def test_transfer_scales_the_fitted_cost_with_the_link():
     assert transfer_s(10_000, fitted, slower) == pytest.approx(0.002 + 0.004 + 0.002)
     plain = MapLink(100e6)
     assert transfer_s(1_000_000, plain, plain.state()) == pytest.approx(0.08)
+
+
+def test_bytes_per_block_are_those_of_the_busiest_node():
+    assert bytes_per_block(Plan(), MODEL, 197) == 0
+    assert bytes_per_block(Plan.parse("batch:2"), MODEL, 197) == 0
+    assert bytes_per_block(Plan.parse("seq:2:L10:f16"), MODEL, 197) == 10 * 768 * 2
+    assert bytes_per_block(Plan.parse("seq:4:L20"), MODEL, 197) == 3 * 20 * 768 * 4
+    assert bytes_per_block(Plan.parse("seq:2:full"), MODEL, 197) == 99 * 768 * 4

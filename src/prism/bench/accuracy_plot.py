@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prism.bench.plots import check_target, save_figure
 from prism.plan import ModelShape, Plan
-from prism.planner.traffic import exchange_bytes
+from prism.planner.traffic import bytes_per_block
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,17 +42,6 @@ class DropPoint:
     drop: float
     low: float
     high: float
-
-
-def bytes_per_block(plan: Plan, shape: ModelShape, length: int) -> int:
-    """Return the bytes that the busiest node receives before one block, for one sample.
-
-    Args:
-        plan: one that exchanges nothing has none.
-        shape: of the model.
-        length: tokens of the sample.
-    """
-    return exchange_bytes(plan, shape, 1, length, shared=False) if plan.exchanges else 0
 
 
 def drop_points(entries: Sequence[Accuracy], shape: ModelShape, length: int) -> list[DropPoint]:

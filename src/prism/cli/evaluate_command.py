@@ -149,15 +149,12 @@ def _asked_plans(
 
 def _describe(model: str, dtype: str, plans: Sequence[Plan]) -> ModelInfo:
     """Read the model's configuration; check all that needs no weights."""
-    from transformers.utils import logging
-
     from prism.models.inputs import check_plan_of_family
     from prism.models.load import describe
 
     if dtype not in WIRE_BYTES:
         raise ModelError(f"unknown dtype {dtype!r}; use {', '.join(WIRE_BYTES)}")
-    output.quiet_libraries()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    output.quiet_libraries(loading=True)
     info = describe(model)
     for plan in plans:
         check_plan_of_family(info.family, info.config, plan)
@@ -268,7 +265,8 @@ def _show(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    from prism.bench.accuracy_plot import bytes_per_block, draw_drops, drop_points
+    from prism.bench.accuracy_plot import draw_drops, drop_points
+    from prism.planner.traffic import bytes_per_block
 
     shape, length = work.loaded.info.shape, work.samples.longest(work.loaded.info)
     exchanged = {plan.shape: bytes_per_block(plan, shape, length) for plan in work.plans}

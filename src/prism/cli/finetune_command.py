@@ -174,13 +174,11 @@ def _resumable(out: Path) -> Iterator[None]:
 
 def _load(source: str, threads: int | None, device: str, plans: tuple[Plan, ...]) -> LoadedModel:
     import torch
-    from transformers.utils import logging
 
     from prism.fidelity.training_plans import check_defaults, check_plans
     from prism.models.load import describe, load
 
-    output.quiet_libraries()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    output.quiet_libraries(loading=True)
     if threads is not None:
         torch.set_num_threads(threads)
     try:

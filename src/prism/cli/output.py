@@ -43,14 +43,20 @@ def progress(text: str) -> Iterator[None]:
         yield
 
 
-def quiet_libraries() -> None:
-    """Keep out what libraries tell developers: image backends, each retry of a download."""
+def quiet_libraries(*, loading: bool = False) -> None:
+    """Keep out what libraries tell developers: image backends, each retry of a download.
+
+    Args:
+        loading: keep out the bar of weights being loaded too, where `progress` says it.
+    """
     from huggingface_hub.utils import logging as hub
     from transformers.utils import logging
 
     libraries: tuple[Any, ...] = (hub, logging)
     for library in libraries:
         library.set_verbosity_error()
+    if loading:
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def milliseconds(seconds: float) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from prism.bench.contest import plans_at
 from prism.errors import ConfigError
-from prism.fidelity.accuracy import wilson_interval
+from prism.fidelity.metrics import wilson_interval
 from prism.plan import Plan
 from prism.profiler.turns import take_turns
 from prism.record import RunRecord

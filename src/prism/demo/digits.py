@@ -16,20 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prism.errors import ConfigError
+from prism.models.held_out import Images, Labels, grey, packed_images
 from prism.models.source import DIGITS, packaged
 
 IMAGE_SIZE = 64
 HELD_OUT_PER_DIGIT = 40
-HELD_OUT_FILE = "held_out.npz"
-SPLIT = (
-    f"{HELD_OUT_PER_DIGIT} images of each digit held out, drawn with numpy RandomState(20260525); "
-    "the other images train"
-)
 _SPLIT_SEED = 20260525
-_BRIGHTEST = 16.0  # the data set counts ink in steps of 0..16
-
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 
 
 def model_path() -> Path:
@@ -39,8 +31,8 @@ def model_path() -> Path:
 
 def held_out() -> tuple[Images, Labels]:
     """Return the images no training saw, `(400, 1, 64, 64)` of 0..255, and their digits."""
-    with np.load(model_path() / HELD_OUT_FILE) as packed:
-        return _enlarged(packed["images"]), packed["labels"].astype(np.int64)
+    ink, labels = packed_images()
+    return _enlarged(ink), labels
 
 
 def training() -> tuple[Images, Labels]:
@@ -86,6 +78,5 @@ def _enlarged(ink: Images) -> Images:
 
 
 def _enlarge(ink: Images) -> Images:
-    pixels = np.round(ink * (255 / _BRIGHTEST)).astype(np.uint8)
-    resized = Image.fromarray(pixels).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(grey(ink)).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
     return np.asarray(resized)

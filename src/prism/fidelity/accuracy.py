@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from prism.errors import MapError, ModelError
-from prism.fidelity.metrics import wilson_interval
 from prism.fidelity.summary import Evaluated
 from prism.perfmap import Accuracy, PerformanceMap
 from prism.perfmap.files import replace_file
@@ -26,16 +25,6 @@ from prism.version import VERSION
 
 if TYPE_CHECKING:
     from prism.fidelity.samples import Samples
-
-__all__ = [
-    "FILE_NAME",
-    "Subject",
-    "accuracy_of",
-    "check_replaceable",
-    "tell_map",
-    "wilson_interval",
-    "write_table",
-]
 
 FILE_NAME = "accuracy.json"
 _FORMAT = "prism accuracy table"

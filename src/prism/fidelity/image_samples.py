@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from prism.errors import RequestError
 from prism.fidelity.labels import class_indices, is_classifier
 from prism.fidelity.sample_set import Samples, Selection, take
+from prism.models.held_out import grey, packed_images
 from prism.models.load import ModelInfo
 from prism.models.processing import image_inputs, read_image
-from prism.models.source import DIGITS, packaged
+from prism.models.source import DIGITS
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_HELD_OUT = "held_out.npz"
-_BRIGHTEST = 16  # the digits count ink in steps of 0..16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +70,9 @@ def folder_samples(
 
 def digits_samples(info: ModelInfo, selection: Selection) -> Samples:
     """Return the images that the model of the package was never trained on, with their digits."""
-    with np.load(packaged(DIGITS) / _HELD_OUT) as packed:
-        ink, digits = packed["images"], packed["labels"]
+    ink, digits = packed_images()
     rows, _ = take(range(len(digits)), lambda row: row, selection)
-    pixels = np.round(ink[rows] * (255 / _BRIGHTEST)).astype(np.uint8)
+    pixels = grey(ink[rows])
     labels = None
     if selection.labels and is_classifier(info):
         labels = class_indices(info, [int(digit) for digit in digits[rows]], DIGITS)

@@ -45,6 +45,17 @@ def exchange_bytes(plan: Plan, model: ModelShape, batch: int, length: int, share
     return rows * _row_elements(plan, model) * WIRE_BYTES[plan.wire] * batch
 
 
+def bytes_per_block(plan: Plan, model: ModelShape, length: int) -> int:
+    """Return the bytes that the busiest node receives before one block, for one sample.
+
+    Args:
+        plan: one that exchanges nothing has none.
+        model: what a row is.
+        length: positions of the sample.
+    """
+    return exchange_bytes(plan, model, 1, length, shared=False) if plan.exchanges else 0
+
+
 def _row_elements(plan: Plan, model: ModelShape) -> int:
     """Return the values of one exchanged row.
 
