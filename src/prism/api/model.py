@@ -240,7 +240,7 @@ class DistributedModel:
             placed = self._placed(_named(plan))
         STRATEGIES[placed.plan.strategy].check(self.info, placed.plan, inputs, length)
         return Request(
-            work=Work(self._number, inputs, batch, length),
+            work=Work(self._number, self.info, inputs, batch, length),
             placed=placed,
             obstacle=self._obstacle(placed, chosen=decision is not None),
             decision=decision,

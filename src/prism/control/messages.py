@@ -160,6 +160,7 @@ class Run(_Message):
         inputs: what `codec.pack` said of them.
         epoch: of the group that a sequence plan runs in.
         timeout_s: longest wait for one exchange.
+        whole_shape: shape of the main input where helpers have only their own part of it.
     """
 
     kind: Literal["run"] = "run"
@@ -170,6 +171,7 @@ class Run(_Message):
     inputs: Any
     epoch: int | None = None
     timeout_s: float
+    whole_shape: tuple[int, ...] | None = None
 
 
 class Done(_Message):

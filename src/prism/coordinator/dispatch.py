@@ -15,8 +15,9 @@ from prism.coordinator.calls import Call
 from prism.coordinator.coordinator import Coordinator
 from prism.coordinator.deadlines import Deadline
 from prism.coordinator.recovery import Placed
-from prism.engine.strategies import STRATEGIES, Strategy
+from prism.engine.strategies import STRATEGIES, Placement, Strategy
 from prism.errors import ModelFailed
+from prism.models.load import ModelInfo
 from prism.record import RunRecord
 
 # What a message weighs without its tensors: headers, and the latency that it takes anyway.
@@ -29,12 +30,14 @@ class Work:
 
     Attributes:
         model: its number in messages.
+        info: its description.
         inputs: the model's inputs by name.
         batch: samples.
         length: tokens per sample.
     """
 
     model: int
+    info: ModelInfo
     inputs: Mapping[str, Any]
     batch: int
     length: int
@@ -104,10 +107,11 @@ class Dispatcher:
         """
         started_s = time.monotonic()
         strategy = STRATEGIES[placed.plan.strategy]
-        parts = strategy.place(placed.plan, placed.nodes, work.inputs, work.batch)
+        placement = strategy.place(work.info, placed.plan, placed.nodes, work.inputs, work.length)
+        parts = placement.inputs
         replies: dict[str, _Reply] = {}
         try:
-            sent = self._send(call, work, placed, parts, deadline.exchange_s)
+            sent = self._send(call, work, placed, placement, deadline.exchange_s)
             self._collect(call, sent, started_s + deadline.answer_s, replies)
         except BaseException as error:
             # Whatever it was, an interrupt too: nobody waits for the others' work any more, and
@@ -126,7 +130,7 @@ class Dispatcher:
         call: Call,
         work: Work,
         placed: Placed,
-        parts: Mapping[str, Mapping[str, Any]],
+        placement: Placement,
         timeout_s: float,
     ) -> dict[str, _Sent]:
         epoch = None
@@ -135,6 +139,7 @@ class Dispatcher:
         packed: dict[int, tuple[Any, list[memoryview]]] = {}
         sent = {}
         # The helpers' inputs have a link to cross; the node at home gets its own last.
+        parts = placement.inputs
         for name in sorted(parts, key=lambda name: name == self._home):
             part = parts[name]
             if id(part) not in packed:
@@ -148,6 +153,7 @@ class Dispatcher:
                 inputs=description,
                 epoch=epoch,
                 timeout_s=timeout_s,
+                whole_shape=placement.whole_shape,
             )
             sent[name] = _Sent(_size(frames), time.monotonic())
             self._coordinator.send(name, message, frames)

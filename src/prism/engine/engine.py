@@ -75,19 +75,20 @@ class Engine:
         transport: Transport | None = None,
         timeout_s: float = 60.0,
         should_cancel: Callable[[], bool] = never,
+        whole_shape: tuple[int, ...] | None = None,
     ) -> Execution:
         """Run the rows given here under `plan`.
 
         The request has been checked where it came in (`check_inputs`, `Strategy.check`).
 
         Args:
-            inputs: the model's inputs; for `batch`, this node's rows; for `sequence`, the whole
-                request on every node.
+            inputs: the model's inputs, what `Strategy.place` gave this node of them.
             plan: `sequence` is split over `transport`; `local` and `batch` run what is given.
             length: tokens per sample, for the record.
             transport: connects the nodes of a sequence plan, in the plan's order.
             timeout_s: longest wait for one exchange.
             should_cancel: asked before every block; True ends the request.
+            whole_shape: as `Strategy.place` says it.
 
         Raises:
             Cancelled: `should_cancel` said so.
@@ -99,7 +100,7 @@ class Engine:
         exchanges of this request were over here: then it stays in step and serves the next.
         """
         started_s = time.perf_counter()
-        job = Job(plan, inputs, transport, timeout_s, should_cancel)
+        job = Job(plan, inputs, length, transport, timeout_s, should_cancel, whole_shape)
         ran = STRATEGIES[plan.strategy].run(self, job)
         total_s = time.perf_counter() - started_s
         batch = int(inputs[self._main_input].shape[0])

@@ -11,20 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import torch
 from typing_extensions import override
 
 from prism.engine.rows import join_rows, rows_of
 from prism.engine.sequence import SequencePass
 from prism.models.inputs import check_partition, main_input, token_mask
 from prism.models.load import LoadedModel, ModelInfo
+from prism.models.own_input import can_be_cut, cut, restore
 from prism.partition.forward_pass import ForwardPass
-from prism.partition.spans import rows
+from prism.partition.own_input import travels_in_parts
+from prism.partition.spans import rows, spans
 from prism.plan import Plan
 from prism.record import RunRecord
 from prism.transport.base import Transport
 from prism.transport.staging import Staging
 
 Inputs = Mapping[str, Any]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +38,35 @@ class Job:
     Attributes:
         plan: how it is run.
         inputs: checked; what `Strategy.place` made for this node.
+        length: tokens per sample.
         transport: connects the plan's nodes in its order; None where they exchange nothing.
+        whole_shape: see `Placement`.
         timeout_s: longest wait for one exchange.
         should_cancel: whether nobody waits for the answer any more.
     """
 
     plan: Plan
     inputs: Inputs
+    length: int
     transport: Transport | None
     timeout_s: float
     should_cancel: Callable[[], bool]
+    whole_shape: Shape | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What the nodes of a plan are given.
+
+    Attributes:
+        inputs: by node, the same object where they are the same; a node with nothing to do is
+            left out.
+        whole_shape: shape of the main input, where all nodes but the first are given only the part
+            that their own positions are made of; None where nothing is cut by positions.
+    """
+
+    inputs: Mapping[str, Inputs]
+    whole_shape: Shape | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +123,16 @@ class Strategy(Protocol):
         """
 
     def place(
-        self, plan: Plan, nodes: Sequence[str], inputs: Inputs, batch: int
-    ) -> dict[str, Inputs]:
+        self, info: ModelInfo, plan: Plan, nodes: Sequence[str], inputs: Inputs, length: int
+    ) -> Placement:
         """Return what each node is given to compute on, in the order of `nodes`.
 
         Args:
+            info: the model.
             plan: of this strategy.
             nodes: names of its nodes, rank 0 first.
-            inputs: the whole request.
-            batch: its rows.
-
-        Returns:
-            Inputs by node, the same object where they are the same; a node with nothing to do is
-            left out.
+            inputs: the whole request, checked.
+            length: tokens per sample.
         """
 
     def run(self, runner: Runner, job: Job) -> Ran:
@@ -151,9 +171,9 @@ class LocalStrategy(Strategy):
 
     @override
     def place(
-        self, plan: Plan, nodes: Sequence[str], inputs: Inputs, batch: int
-    ) -> dict[str, Inputs]:
-        return dict.fromkeys(nodes, inputs)
+        self, info: ModelInfo, plan: Plan, nodes: Sequence[str], inputs: Inputs, length: int
+    ) -> Placement:
+        return Placement(dict.fromkeys(nodes, inputs))
 
     @override
     def run(self, runner: Runner, job: Job) -> Ran:
@@ -173,14 +193,16 @@ class BatchStrategy(LocalStrategy):
 
     @override
     def place(
-        self, plan: Plan, nodes: Sequence[str], inputs: Inputs, batch: int
-    ) -> dict[str, Inputs]:
-        spans = rows(batch, plan.size, plan.shares)
-        return {
-            name: rows_of(inputs, span.start, span.stop)
-            for name, span in zip(nodes, spans, strict=True)
-            if span.size
-        }
+        self, info: ModelInfo, plan: Plan, nodes: Sequence[str], inputs: Inputs, length: int
+    ) -> Placement:
+        spans = rows(inputs[main_input(info)].shape[0], plan.size, plan.shares)
+        return Placement(
+            {
+                name: rows_of(inputs, span.start, span.stop)
+                for name, span in zip(nodes, spans, strict=True)
+                if span.size
+            }
+        )
 
     @override
     def join(self, outputs: Sequence[Any]) -> Any:
@@ -202,6 +224,19 @@ class SequenceStrategy(LocalStrategy):
         check_partition(info, plan, inputs, length)
 
     @override
+    def place(
+        self, info: ModelInfo, plan: Plan, nodes: Sequence[str], inputs: Inputs, length: int
+    ) -> Placement:
+        name = main_input(info)
+        whole: torch.Tensor = inputs[name]
+        sample_bytes = whole[0].numel() * whole.itemsize
+        if not can_be_cut(name) or not travels_in_parts(plan, info.shape, length, sample_bytes):
+            return Placement(dict.fromkeys(nodes, inputs))
+        first, *helpers = zip(nodes, spans(length, plan.size, plan.shares), strict=True)
+        parts = {node: {**inputs, name: cut(info, whole, own)} for node, own in helpers}
+        return Placement({first[0]: inputs, **parts}, tuple(whole.shape))
+
+    @override
     def run(self, runner: Runner, job: Job) -> Ran:
         transport = job.transport
         assert transport is not None, "a sequence plan needs a transport"
@@ -209,19 +244,21 @@ class SequenceStrategy(LocalStrategy):
         counters.reset()
         staging = runner.staging_for(transport)
         info = runner.loaded.info
+        inputs = _whole(info, job)
         keep = job.inputs.get("logits_to_keep")
         forward_pass = SequencePass(
             job.plan,
             info.shape,
             transport,
             staging,
+            in_parts=job.whole_shape is not None,
             real_BN=token_mask(main_input(info), job.inputs.get("attention_mask")),
             first_rows=1 if info.architecture.__name__ in info.family.first_row_classes else None,
             last_rows=keep if info.family.tail_rows and isinstance(keep, int) and keep else None,
             timeout_s=job.timeout_s,
         )
         try:
-            output = runner.forward(job.inputs, forward_pass, job.should_cancel)
+            output = runner.forward(inputs, forward_pass, job.should_cancel)
         except BaseException:
             if not forward_pass.over:
                 # The others wait for frames that will not come: the closed connection tells them.
@@ -243,6 +280,16 @@ class SequenceStrategy(LocalStrategy):
         """Book as input what rank 0 waited inside the model for peers without their input."""
         late_s = min(record.comm_s, late_s)
         return replace(record, input_s=record.input_s + late_s, comm_s=record.comm_s - late_s)
+
+
+def _whole(info: ModelInfo, job: Job) -> Inputs:
+    """Return a node's inputs in the model's own shape, zero where they were not sent."""
+    transport = job.transport
+    if job.whole_shape is None or transport is None or transport.rank == 0:
+        return job.inputs
+    name = main_input(info)
+    own = spans(job.length, job.plan.size, job.plan.shares)[transport.rank]
+    return {**job.inputs, name: restore(info, job.inputs[name], own, job.whole_shape)}
 
 
 STRATEGIES: Mapping[str, Strategy] = {

@@ -73,6 +73,7 @@ class Computer:
                     length=message.length,
                     transport=transport,
                     timeout_s=message.timeout_s,
+                    whole_shape=message.whole_shape,
                     should_cancel=lambda: task.unwanted or not self._groups.is_open(message.epoch),
                 )
                 window.busy(seconds=execution.record.compute_s)
