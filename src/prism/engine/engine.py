@@ -49,6 +49,7 @@ class Engine:
 
     Attributes:
         loaded: the model.
+        device: where it lives.
         node: this node's name.
         backend: name of the backend.
 
@@ -63,7 +64,7 @@ class Engine:
         self._call = backend.prepare(loaded)
         self._instrumented = Instrumented(loaded.model, loaded.info.family)
         self._main_input = main_input(loaded.info)
-        self._device = next(loaded.model.parameters()).device
+        self.device = next(loaded.model.parameters()).device
         self._staging: dict[int, Staging] = {}
 
     def run(
@@ -129,8 +130,8 @@ class Engine:
                     output = self._call(**prepared)
                 except PassComplete:
                     output = None
-                if self._device.type == "cuda":
-                    torch.cuda.synchronize(self._device)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
                 return output
         except PrismError:
             raise
@@ -141,7 +142,7 @@ class Engine:
         """Return the frames for transports with this header, kept so that they are reused."""
         header = transport.header_bytes
         if header not in self._staging:
-            self._staging[header] = Staging(self._device, header)
+            self._staging[header] = Staging(self.device, header)
         self._staging[header].reset()
         return self._staging[header]
 

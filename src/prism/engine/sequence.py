@@ -2,9 +2,9 @@
 
 The distributed `ForwardPass`. What one rank does, in a model of L blocks, with `lag` 0 or 1:
 
+    to begin        expect(1 + lag)
     on entering     rows = my positions of the input; others = everybody else's means of it, made
                     here or, where only rank 0 has the whole input, sent by it (key 0)
-                    expect(1 + lag)
     for block l in 0 .. L-1:
         before it   if l > 0:      send(l + lag): means of rows -> my listeners
                                    expect(l + lag + 1)
@@ -46,6 +46,9 @@ class SequencePass(ForwardPass):
         shape: the model.
         transport: connects the plan's nodes, in the plan's order.
         staging: makes frames of tensors.
+        batch: samples.
+        length: positions per sample.
+        device: where the model lives.
         in_parts: whether helpers have only their own positions of the input.
         real_BN: True where a token is real; None when all are.
         first_rows: rows of the output that the model head needs, from the first; None = all.
@@ -65,6 +68,9 @@ class SequencePass(ForwardPass):
         transport: Transport,
         staging: Staging,
         *,
+        batch: int,
+        length: int,
+        device: torch.device,
         in_parts: bool = False,
         real_BN: torch.Tensor | None = None,
         first_rows: int | None = None,
@@ -82,29 +88,42 @@ class SequencePass(ForwardPass):
         self._output_key = shape.blocks  # one after the last block's exchange
         self._exchange = Exchange(transport, staging, self._wire, timeout_s, self._output_key + 1)
         self._in_parts = in_parts
-        self._real_BN = real_BN
-        self._first_rows = first_rows
-        self._last_rows = last_rows
+        self._view = PartitionView(
+            plan,
+            transport.rank,
+            length,
+            causal=shape.causal,
+            real_BN=None if real_BN is None else real_BN.to(device),
+            device=device,
+        )
+        self.standardised = self._view.clusters
+        self._needed = [
+            _overlap(span, _rows_for_model_head(length, first_rows, last_rows))
+            for span in self._view.spans
+        ]
+        # Whose rows nobody asks for: such a helper ends before the last block's attention.
+        self._idle = {rank for rank, span in enumerate(self._needed) if rank != 0 and not span.size}
+        self._batch = batch
         self._pruned: tuple[torch.Tensor, slice] | None = None
+
+    def begin(self) -> None:
+        """Start receiving what comes first, so that it need not wait for this rank to ask.
+
+        Raises:
+            PeerLost: a peer's connection is broken.
+        """
+        if self._shape.rotary:
+            self._expect(0)
+            return
+        if self._in_parts and self._rank != 0:
+            shapes = [self._shape_from(rank) for rank in self._view.sources]
+            batch, _, width = shapes[0]
+            self._exchange.expect(0, {0: (batch, sum(rows for _, rows, _ in shapes), width)})
+        self._expect(1 + self._plan.lag)
 
     @override
     def enter(self, hidden_BND: torch.Tensor, standardise: Standardise) -> torch.Tensor:
-        length = hidden_BND.shape[1]
-        self._view = PartitionView(
-            self._plan,
-            self._rank,
-            length,
-            causal=self._shape.causal,
-            real_BN=None if self._real_BN is None else self._real_BN.to(hidden_BND.device),
-            device=hidden_BND.device,
-        )
-        needed = self._rows_for_model_head(length)
-        self._needed = [_overlap(span, needed) for span in self._view.spans]
-        # Whose rows nobody asks for: such a helper ends before the last block's attention.
-        self._idle = {rank for rank, span in enumerate(self._needed) if rank != 0 and not span.size}
-        self._like = hidden_BND.new_empty(hidden_BND.shape[0], 0, hidden_BND.shape[2])
-        self.standardised = self._view.clusters
-        self._expect(0 if self._shape.rotary else 1 + self._plan.lag)
+        self._like = hidden_BND.new_empty(0)
         if not self._shape.rotary:
             self._see_input(self._rows(hidden_BND, standardise))
         return hidden_BND[:, self._view.own.start : self._view.own.stop].contiguous()
@@ -191,9 +210,6 @@ class SequencePass(ForwardPass):
         """
         self._input: torch.Tensor | None = None
         if self._in_parts and self._rank != 0:
-            shapes = [self._shape_from(rank) for rank in self._view.sources]
-            batch, _, width = shapes[0]
-            self._exchange.expect(0, {0: (batch, sum(rows for _, rows, _ in shapes), width)})
             return
         ranks = range(self._plan.size) if self._in_parts else self._view.sources
         payloads = {
@@ -215,8 +231,7 @@ class SequencePass(ForwardPass):
 
     def _shape_from(self, rank: int) -> Shape:
         """Return the shape of what a rank sends of its rows."""
-        batch = self._like.shape[0]
-        return self._view.payload_shape(rank, batch, self._shape.row_elements)
+        return self._view.payload_shape(rank, self._batch, self._shape.row_elements)
 
     def _expect(self, key: int) -> None:
         """Start receiving what an exchange brings to this rank, if it is there to take it."""
@@ -224,9 +239,9 @@ class SequencePass(ForwardPass):
             sources = () if key == self._last and self._rank in self._idle else self._view.sources
             self._exchange.expect(key, {rank: self._shape_from(rank) for rank in sources})
         elif self._rank == 0:
-            batch, _, width = self._like.shape
             helpers = [rank for rank in range(1, self._plan.size) if rank not in self._idle]
-            shapes = {rank: (batch, self._needed[rank].size, width) for rank in helpers}
+            width = self._shape.hidden
+            shapes = {rank: (self._batch, self._needed[rank].size, width) for rank in helpers}
             self._exchange.expect(self._output_key, shapes)
 
     def _send(self, key: int, rows_BnE: torch.Tensor, judged_by: torch.Tensor) -> None:
@@ -249,12 +264,6 @@ class SequencePass(ForwardPass):
         self._pruned = (rows_BnD, keep)
         return hidden_BnD[:, keep]
 
-    def _rows_for_model_head(self, length: int) -> Span:
-        """Return the positions that the model head needs."""
-        if self._last_rows is not None:
-            return Span(max(0, length - self._last_rows), length)
-        return Span(0, min(self._first_rows or length, length))
-
     def _end(self, output: torch.Tensor, send_to: Sequence[int]) -> NoReturn:
         """End a helper's part with its output rows, where they are needed."""
         self._exchange.send(self._output_key, output, send_to)
@@ -264,6 +273,13 @@ class SequencePass(ForwardPass):
     def _finish(self) -> None:
         self._exchange.finish()
         self.over = True
+
+
+def _rows_for_model_head(length: int, first_rows: int | None, last_rows: int | None) -> Span:
+    """Return the positions that the model head needs."""
+    if last_rows is not None:
+        return Span(max(0, length - last_rows), length)
+    return Span(0, min(first_rows or length, length))
 
 
 def _overlap(span: Span, other: Span) -> Span:

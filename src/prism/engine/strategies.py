@@ -86,9 +86,11 @@ class Runner(Protocol):
 
     Attributes:
         loaded: the model.
+        device: where it lives.
     """
 
     loaded: LoadedModel
+    device: torch.device
 
     def forward(
         self,
@@ -251,6 +253,9 @@ class SequenceStrategy(LocalStrategy):
             info.shape,
             transport,
             staging,
+            batch=inputs[main_input(info)].shape[0],
+            length=job.length,
+            device=runner.device,
             in_parts=job.whole_shape is not None,
             real_BN=token_mask(main_input(info), job.inputs.get("attention_mask")),
             first_rows=1 if info.architecture.__name__ in info.family.first_row_classes else None,
@@ -258,6 +263,7 @@ class SequenceStrategy(LocalStrategy):
             timeout_s=job.timeout_s,
         )
         try:
+            forward_pass.begin()
             output = runner.forward(inputs, forward_pass, job.should_cancel)
         except BaseException:
             if not forward_pass.over:
