@@ -6,7 +6,7 @@ from tests.families import CASES, PARTS
 
 from prism.models.inputs import main_input
 from prism.models.load import adopt
-from prism.models.own_input import can_be_cut, cut, restore
+from prism.models.own_input import can_be_cut, cut, embedding_only, restore
 from prism.models.sites import sites_of
 from prism.partition.spans import spans
 
@@ -41,6 +41,12 @@ def test_own_positions_are_embedded_as_in_the_whole_input(case):
         assert again.dtype == whole.dtype and again.shape == whole.shape
         seen = embedded(model, info, {**inputs, name: again})
         assert torch.equal(seen[:, own.start : own.stop], expected[:, own.start : own.stop])
+        with embedding_only(info, model, own):
+            seen = embedded(model, info, {**inputs, name: again})
+        torch.testing.assert_close(
+            seen[:, own.start : own.stop], expected[:, own.start : own.stop], atol=1e-5, rtol=0
+        )
+    assert torch.equal(embedded(model, info, inputs), expected)
 
 
 def test_vision_and_speech_models_are_among_them():

@@ -8,6 +8,7 @@ booked. Nothing outside this table asks a plan for its strategy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -18,10 +19,10 @@ from prism.engine.rows import join_rows, rows_of
 from prism.engine.sequence import SequencePass
 from prism.models.inputs import check_partition, main_input, token_mask
 from prism.models.load import LoadedModel, ModelInfo
-from prism.models.own_input import can_be_cut, cut, restore
+from prism.models.own_input import can_be_cut, cut, embedding_only, restore
 from prism.partition.forward_pass import ForwardPass
 from prism.partition.own_input import travels_in_parts
-from prism.partition.spans import rows, spans
+from prism.partition.spans import Span, rows, spans
 from prism.plan import Plan
 from prism.record import RunRecord
 from prism.transport.base import Transport
@@ -246,7 +247,8 @@ class SequenceStrategy(LocalStrategy):
         counters.reset()
         staging = runner.staging_for(transport)
         info = runner.loaded.info
-        inputs = _whole(info, job)
+        own = _own_part(job)
+        inputs = job.inputs if own is None else _restored(info, job, own)
         keep = job.inputs.get("logits_to_keep")
         forward_pass = SequencePass(
             job.plan,
@@ -262,9 +264,11 @@ class SequenceStrategy(LocalStrategy):
             last_rows=keep if info.family.tail_rows and isinstance(keep, int) and keep else None,
             timeout_s=job.timeout_s,
         )
+        only_own = nullcontext() if own is None else embedding_only(info, runner.loaded.model, own)
         try:
             forward_pass.begin()
-            output = runner.forward(inputs, forward_pass, job.should_cancel)
+            with only_own:
+                output = runner.forward(inputs, forward_pass, job.should_cancel)
         except BaseException:
             if not forward_pass.over:
                 # The others wait for frames that will not come: the closed connection tells them.
@@ -288,13 +292,18 @@ class SequenceStrategy(LocalStrategy):
         return replace(record, input_s=record.input_s + late_s, comm_s=record.comm_s - late_s)
 
 
-def _whole(info: ModelInfo, job: Job) -> Inputs:
-    """Return a node's inputs in the model's own shape, zero where they were not sent."""
+def _own_part(job: Job) -> Span | None:
+    """Return the positions whose part of the main input is all that this node was given."""
     transport = job.transport
     if job.whole_shape is None or transport is None or transport.rank == 0:
-        return job.inputs
+        return None
+    return spans(job.length, job.plan.size, job.plan.shares)[transport.rank]
+
+
+def _restored(info: ModelInfo, job: Job, own: Span) -> Inputs:
+    """Return a node's inputs in the model's own shape, zero where they were not sent."""
     name = main_input(info)
-    own = spans(job.length, job.plan.size, job.plan.shares)[transport.rank]
+    assert job.whole_shape is not None
     return {**job.inputs, name: restore(info, job.inputs[name], own, job.whole_shape)}
 
 

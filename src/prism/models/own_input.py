@@ -2,14 +2,18 @@
 
 A part stands in for the whole input with zeros everywhere else: the model's own embedding makes of
 it what it would have made of the whole, at the part's positions. Patches of images and frames of a
-spectrogram can be cut; see `partition.own_input` for when that is worth it.
+spectrogram can be cut; see `partition.own_input` for when that is worth it. The blank rest of an
+image need not even be embedded (`embedding_only`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from torch import nn
+from torch.nn.functional import linear
 
 from prism.models.families import patch
 from prism.models.load import ModelInfo
@@ -55,6 +59,45 @@ def restore(info: ModelInfo, part: torch.Tensor, own: Span, shape: Sequence[int]
     assert patches.stop <= rows * columns
     grid[:, number // columns, number % columns] = part
     return whole
+
+
+@contextmanager
+def embedding_only(info: ModelInfo, model: nn.Module, own: Span) -> Iterator[None]:
+    """Let a vision model embed the patches of `own` only, as zeros what other patches become.
+
+    Does nothing for other models.
+
+    Args:
+        info: the model's description.
+        model: the model.
+        own: positions.
+    """
+    convolution = _patch_convolution(model)
+    if convolution is None:
+        yield
+        return
+    patches = _patches(info, own)
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        grid = _grid(info, pixels)
+        batch, rows, columns = grid.shape[:3]
+        flat = grid.flatten(1, 2)[:, patches.start : patches.stop].flatten(2)
+        own_BnD = linear(flat, convolution.weight.flatten(1), convolution.bias)
+        out = own_BnD.new_zeros(batch, own_BnD.shape[2], rows * columns)
+        out[:, :, patches.start : patches.stop] = own_BnD.transpose(1, 2)
+        return out.view(batch, -1, rows, columns)
+
+    convolution.forward = forward  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del convolution.forward
+
+
+def _patch_convolution(model: nn.Module) -> nn.Conv2d | None:
+    """Return the convolution that turns each patch of an image into a row, if there is one."""
+    found = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+    return next((each for each in found if each.kernel_size == each.stride), None)
 
 
 def _grid(info: ModelInfo, pixels: torch.Tensor) -> torch.Tensor:
