@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from prism.engine.arriving import Rest
 from prism.engine.strategies import STRATEGIES, Job, Ran
 from prism.errors import ModelFailed, NodeFailed, PrismError
 from prism.models.backends import EAGER, Backend
 from prism.models.inputs import main_input, prepare
-from prism.models.instrument import Instrumented, never
+from prism.models.instrument import BeforeBlock, Instrumented, never
 from prism.models.load import LoadedModel
 from prism.partition.forward_pass import ForwardPass, PassComplete
 from prism.plan import Plan
@@ -77,6 +78,7 @@ class Engine:
         timeout_s: float = 60.0,
         should_cancel: Callable[[], bool] = never,
         whole_shape: tuple[int, ...] | None = None,
+        rest: Rest | None = None,
     ) -> Execution:
         """Run the rows given here under `plan`.
 
@@ -90,6 +92,7 @@ class Engine:
             timeout_s: longest wait for one exchange.
             should_cancel: asked before every block; True ends the request.
             whole_shape: as `Strategy.place` says it.
+            rest: as `Strategy.sent_first` cut it off.
 
         Raises:
             Cancelled: `should_cancel` said so.
@@ -101,10 +104,10 @@ class Engine:
         exchanges of this request were over here: then it stays in step and serves the next.
         """
         started_s = time.perf_counter()
-        job = Job(plan, inputs, length, transport, timeout_s, should_cancel, whole_shape)
+        job = Job(plan, inputs, length, transport, timeout_s, should_cancel, whole_shape, rest)
         ran = STRATEGIES[plan.strategy].run(self, job)
         total_s = time.perf_counter() - started_s
-        batch = int(inputs[self._main_input].shape[0])
+        batch = int(inputs[self._main_input].shape[0]) + (rest.rows if rest else 0)
         return Execution(ran.output, self._record(plan, batch, length, total_s, ran))
 
     def forward(
@@ -112,20 +115,23 @@ class Engine:
         inputs: Mapping[str, Any],
         forward_pass: ForwardPass | None,
         should_cancel: Callable[[], bool],
+        before_block: BeforeBlock | None = None,
     ) -> Any:
-        """Return what the model makes of checked inputs; None where the pass ends early.
+        """Return what the model makes of checked inputs; None where its blocks are left early.
 
         Args:
             inputs: as the caller gave them.
             forward_pass: decides what the blocks compute; None = what plain transformers would.
             should_cancel: asked before every block.
+            before_block: see `Instrumented.running`.
 
         Raises:
             Cancelled, ModelFailed, NodeFailed, PeerLost, DeadlineExceeded: as `run`.
         """
         try:
             prepared = prepare(self.loaded.info, inputs, self.loaded.model)
-            with torch.inference_mode(), self._instrumented.running(forward_pass, should_cancel):
+            running = self._instrumented.running(forward_pass, should_cancel, before_block)
+            with torch.inference_mode(), running:
                 try:
                     output = self._call(**prepared)
                 except PassComplete:

@@ -15,9 +15,11 @@ from typing import Any, Protocol
 import torch
 from typing_extensions import override
 
+from prism.engine.arriving import Rest, run_arriving
 from prism.engine.rows import join_rows, rows_of
 from prism.engine.sequence import SequencePass
 from prism.models.inputs import check_partition, main_input, token_mask
+from prism.models.instrument import BeforeBlock
 from prism.models.load import LoadedModel, ModelInfo
 from prism.models.own_input import can_be_cut, cut, embedding_only, restore
 from prism.partition.forward_pass import ForwardPass
@@ -29,6 +31,8 @@ from prism.transport.base import Transport
 from prism.transport.staging import Staging
 
 Inputs = Mapping[str, Any]
+# A row of fewer bytes, such as a text, is not worth a message of its own.
+_ROW_BYTES = 16_000
 Shape = tuple[int, ...]
 
 
@@ -42,6 +46,7 @@ class Job:
         length: tokens per sample.
         transport: connects the plan's nodes in its order; None where they exchange nothing.
         whole_shape: see `Placement`.
+        rest: rows that follow those of `inputs`; see `Strategy.sent_first`.
         timeout_s: longest wait for one exchange.
         should_cancel: whether nobody waits for the answer any more.
     """
@@ -53,6 +58,7 @@ class Job:
     timeout_s: float
     should_cancel: Callable[[], bool]
     whole_shape: Shape | None = None
+    rest: Rest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,7 @@ class Runner(Protocol):
         inputs: Inputs,
         forward_pass: ForwardPass | None,
         should_cancel: Callable[[], bool],
+        before_block: BeforeBlock | None = None,
     ) -> Any:
         """Return what the model makes of checked inputs, its blocks as the pass says."""
 
@@ -136,6 +143,17 @@ class Strategy(Protocol):
             nodes: names of its nodes, rank 0 first.
             inputs: the whole request, checked.
             length: tokens per sample.
+        """
+
+    def sent_first(self, info: ModelInfo, inputs: Inputs) -> tuple[Inputs, Inputs] | None:
+        """Cut what a node is given in two, so that it can begin while the second part travels.
+
+        Args:
+            info: the model.
+            inputs: what `place` gave it.
+
+        Returns:
+            What to send first, and the rest; None where it needs all to begin.
         """
 
     def run(self, runner: Runner, job: Job) -> Ran:
@@ -179,6 +197,10 @@ class LocalStrategy(Strategy):
         return Placement(dict.fromkeys(nodes, inputs))
 
     @override
+    def sent_first(self, info: ModelInfo, inputs: Inputs) -> tuple[Inputs, Inputs] | None:
+        return None
+
+    @override
     def run(self, runner: Runner, job: Job) -> Ran:
         return Ran(runner.forward(job.inputs, None, job.should_cancel))
 
@@ -206,6 +228,26 @@ class BatchStrategy(LocalStrategy):
                 if span.size
             }
         )
+
+    @override
+    def sent_first(self, info: ModelInfo, inputs: Inputs) -> tuple[Inputs, Inputs] | None:
+        name = main_input(info)
+        main: torch.Tensor = inputs[name]
+        row_bytes = main[0].numel() * main.itemsize
+        # Other inputs, such as a mask or labels, tell the model of all rows at once.
+        if len(inputs) > 1 or len(main) < 2 or row_bytes < _ROW_BYTES:
+            return None
+        return {name: main[:1]}, {name: main[1:]}
+
+    @override
+    def run(self, runner: Runner, job: Job) -> Ran:
+        if job.rest is None:
+            return super().run(runner, job)
+
+        def forward(inputs: Inputs, before_block: BeforeBlock | None) -> Any:
+            return runner.forward(inputs, None, job.should_cancel, before_block)
+
+        return Ran(run_arriving(forward, job.inputs, job.rest))
 
     @override
     def join(self, outputs: Sequence[Any]) -> Any:
