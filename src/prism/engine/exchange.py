@@ -38,6 +38,9 @@ class Exchange:
         staging: turns tensors into frames and back.
         wire: dtype of values on the wire.
         timeout_s: longest wait for one exchange.
+
+    Attributes:
+        first_wait_s: how long the first frames that were collected were waited for.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Exchange:
         self._timeout_s = timeout_s
         self._pending: dict[int, _Pending] = {}
         self._sending: dict[int, Handle] = {}  # by slot
+        self._collected = False
+        self.first_wait_s = 0.0
 
     def post(
         self,
@@ -86,9 +91,13 @@ class Exchange:
             PeerLost, DeadlineExceeded: as `Handle.wait`.
         """
         pending = self._pending.pop(key)
+        waited_s = self._transport.counters.comm_s
         pending.handle.wait(self._timeout_s)
         if not pending.shapes:
             return None
+        if not self._collected:
+            self._collected = True
+            self.first_wait_s = self._transport.counters.comm_s - waited_s
         sizes = [rows for _, rows, _ in pending.shapes.values()]
         batch, _, width = next(iter(pending.shapes.values()))
         like = pending.like

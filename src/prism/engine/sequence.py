@@ -79,6 +79,11 @@ class SequencePass(ForwardPass):
         self._last_rows = last_rows
         self._pruned: tuple[torch.Tensor, slice] | None = None
 
+    @property
+    def first_wait_s(self) -> float:
+        """Time this rank waited for the first frames of its peers."""
+        return self._exchange.first_wait_s
+
     @override
     def enter(self, hidden_BND: torch.Tensor, standardise: Standardise) -> torch.Tensor:
         length = hidden_BND.shape[1]
