@@ -18,6 +18,7 @@ from prism.planner.coverage import Coverage, LeftOut, Prediction
 from prism.planner.link_estimate import LinkSample
 from prism.planner.links import AnyLinks, Links
 from prism.planner.strategies import strategy_of
+from prism.planner.ways import way_samples
 from prism.record import RunRecord
 
 _KEPT = 256
@@ -140,8 +141,29 @@ class CostModel:
         ]
         return options, tuple(dict.fromkeys((*lasting.left_out, *extra.left_out)))
 
+    def link_samples(self, record: RunRecord, links: Links) -> Mapping[str, LinkSample]:
+        """Return by helper what a run says about its link: one sample, the best there is.
+
+        The ways of inputs and outputs come first; the stalls of exchanges where these were short.
+
+        Args:
+            record: rank 0's.
+            links: as believed.
+        """
+        if record.outcome != "ok":
+            return {}
+        ways = way_samples(record, self.first, links)
+        stalls = self.link_sample(record)
+        if stalls is None:
+            return ways
+        helpers = [name for name in (record.node, *record.per_node) if name != self.first]
+        if not stalls.at_most:  # else what was hidden was hidden for all of them
+            helpers = sorted(helpers, key=lambda name: links.to(name).bandwidth_bps)[:1]
+        timed = {name: sample for name, sample in ways.items() if not sample.at_most}
+        return {**ways, **dict.fromkeys(helpers, stalls), **timed}
+
     def link_sample(self, record: RunRecord) -> LinkSample | None:
-        """Return what a run says about the link, or None if it says nothing.
+        """Return what the stalls of a run say about the link, or None if they say nothing.
 
         A stall for a helper that computed longer than its share is not the link's. A run that
         failed, exchanged nothing, or has a plan that the map lacks, says nothing.
