@@ -6,7 +6,6 @@ And the inverse: what a run that cost something else says about the link and the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from prism.planner.cost import Cost
 from prism.planner.coverage import Coverage, LeftOut, Prediction
 from prism.planner.link_estimate import LinkSample
 from prism.planner.links import AnyLinks, Links
-from prism.planner.strategies import strategy_of
+from prism.planner.solved import SolvedSplits
 from prism.planner.ways import way_samples
 from prism.record import RunRecord
 
@@ -59,6 +58,7 @@ class CostModel:
         """
         self.map = perf
         self._coverage = Coverage(perf)
+        self._solved = SolvedSplits(self._coverage)
         self.first = self._coverage.first
         self._names = tuple(node.name for node in perf.nodes)
         self._lasting = lru_cache(maxsize=_KEPT)(self._find_lasting)
@@ -113,7 +113,7 @@ class CostModel:
             names: nodes alive, in the cluster's order.
             batch: rows.
             length: positions per row.
-            link: decides how many rows are worth sending; as in `predict`.
+            link: decides how many rows and positions are worth sending; as in `predict`.
             also: plans that a caller names, covered or not.
             slowdown: as in `predict`.
 
@@ -125,10 +125,13 @@ class CostModel:
         links = Links.of(link, self.map.link.state())
         # Beyond one position per node the length decides nothing, so texts share what is found.
         lasting = self._lasting(names, batch, min(length, len(names)))
-        solved = self._solved(names, batch, length, links, slowdown)
-        more = [*also, solved] if solved else also
+        now = batch, length, links, slowdown
+        rows = self._solved.by_rows(names, *now)
+        positions = self._solved.by_positions(lasting.found, *now)
         known = frozenset(prediction.plan for prediction in lasting.found)
-        extra = self._sift(more, names, batch, length, known)
+        extra = self._sift(
+            [*also, *([rows] if rows else ()), *positions], names, batch, length, known
+        )
         options = [
             Option(
                 each.plan,
@@ -269,30 +272,6 @@ class CostModel:
         if plan.exchanges and self.first not in names:
             return LeftOut(str(plan), f"measured with {self.first} as rank 0, which is away")
         return self._coverage.prediction(plan, names, batch, length)
-
-    def _solved(
-        self,
-        names: Sequence[str],
-        batch: int,
-        length: int,
-        links: Links,
-        slowdown: Mapping[str, float],
-    ) -> Plan | None:
-        """Return the split by rows that ends first, unless a counted equal split does the same."""
-        split = self._coverage.split
-        usable = [name for name in names if split.covers((name,))]
-        if len(usable) < 2:
-            return None
-        counts = split.solve(usable, batch, length, links, slowdown)
-        shares = {name: count for name, count in zip(usable, counts, strict=True) if count}
-        if len(shares) < 2:
-            return None
-        in_order = tuple(shares) == tuple(names[: len(shares)])
-        nodes = {"count": len(shares)} if in_order else {"nodes": tuple(shares)}
-        equal = Plan("batch", **nodes)
-        if strategy_of(equal).rows(equal, batch) == tuple(shares.values()):
-            return None if in_order else equal
-        return replace(equal, shares=tuple(map(float, shares.values())))
 
 
 def _computed_s(record: RunRecord) -> dict[str, float]:
