@@ -1,6 +1,5 @@
-"""One object per strategy: what it refuses, places, joins, and whom it books the waiting on."""
+"""One object per strategy: what it refuses, places and joins."""
 
-from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -13,10 +12,8 @@ from prism.engine.strategies import STRATEGIES
 from prism.errors import PlanError, RequestError
 from prism.models.load import adopt
 from prism.plan import Plan, Strategy
-from prism.record import RunRecord
 
 IDS = torch.tensor([[3, 4, 5], [6, 7, 8], [9, 3, 4]])
-SECONDS = st.floats(0, 10)
 
 
 def strategy_of(plan):
@@ -90,39 +87,3 @@ def test_nodes_of_batch_are_given_their_rows_in_order(llama, batch, shares):
 def test_the_output_of_a_sequence_is_that_of_its_first_node():
     assert STRATEGIES["sequence"].join(["whole", None, None]) == "whole"
     assert STRATEGIES["local"].join(["whole"]) == "whole"
-
-
-def record(input_s, comm_s, output_s):
-    return RunRecord("node0", Plan(), 1, 1, 99.0, input_s=input_s, comm_s=comm_s, output_s=output_s)
-
-
-@pytest.mark.parametrize(
-    ("strategy", "late_s", "after_s", "expected"),
-    [
-        # The peers' input came 3 s after ours: of 5 s of waiting, 3 s were for that.
-        ("sequence", 3.0, 0.0, (4.0, 2.0, 2.0)),
-        # We did not wait that long: the rest was hidden behind our own computing.
-        ("sequence", 7.0, 0.0, (6.0, 0.0, 2.0)),
-        ("sequence", 0.0, 4.0, (1.0, 5.0, 2.0)),
-        # The last rows came 4 s after ours; their input was 3 s late.
-        ("batch", 3.0, 4.0, (4.0, 5.0, 3.0)),
-        ("batch", 0.0, 4.0, (1.0, 5.0, 6.0)),
-        ("batch", 9.0, 4.0, (7.0, 5.0, 0.0)),
-        ("local", 0.0, 0.0, (1.0, 5.0, 2.0)),
-    ],
-)
-def test_waiting_is_booked_where_it_came_from(strategy, late_s, after_s, expected):
-    settled = STRATEGIES[strategy].settle(record(1.0, 5.0, 2.0), late_s=late_s, after_s=after_s)
-    assert (settled.input_s, settled.comm_s, settled.output_s) == expected
-
-
-@given(st.sampled_from(sorted(STRATEGIES)), SECONDS, SECONDS, SECONDS, SECONDS, SECONDS)
-def test_settling_moves_time_and_makes_none(strategy, input_s, comm_s, output_s, late_s, after_s):
-    own = record(input_s, comm_s, output_s)
-    settled = STRATEGIES[strategy].settle(own, late_s=late_s, after_s=after_s)
-    parts = (settled.input_s, settled.comm_s, settled.output_s)
-    assert min(parts) >= 0 and settled.input_s >= input_s
-    extra_s = after_s if strategy == "batch" else 0.0
-    assert sum(parts) == pytest.approx(input_s + comm_s + output_s + extra_s)
-    # Nothing else of the record changes.
-    assert replace(settled, input_s=input_s, comm_s=comm_s, output_s=output_s) == own

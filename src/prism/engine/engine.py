@@ -34,10 +34,12 @@ class Execution:
     Attributes:
         output: the model's usual ModelOutput; None on helpers of a sequence plan.
         record: what it cost here.
+        first_wait_s: part of its `comm_s` that went by before any peer's first frame.
     """
 
     output: Any
     record: RunRecord
+    first_wait_s: float = 0.0
 
 
 class Engine:
@@ -108,7 +110,8 @@ class Engine:
         ran = STRATEGIES[plan.strategy].run(self, job)
         total_s = time.perf_counter() - started_s
         batch = int(inputs[self._main_input].shape[0]) + (rest.rows if rest else 0)
-        return Execution(ran.output, self._record(plan, batch, length, total_s, ran))
+        record = self._record(plan, batch, length, total_s, ran)
+        return Execution(ran.output, record, ran.first_wait_s)
 
     def forward(
         self,

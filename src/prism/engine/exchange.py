@@ -40,6 +40,9 @@ class Exchange:
         wire: dtype of values on the wire.
         timeout_s: longest wait for one exchange.
         keys: number of exchanges, the same on all ranks; keys are 0 up to, not including, it.
+
+    Attributes:
+        first_wait_s: how long the first frames that were collected were waited for.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class Exchange:
         self._first = transport.take_numbers(keys)
         self._expected: dict[int, _Expected] = {}
         self._leaving: dict[int, list[Handle]] = {}
+        self._collected = False
+        self.first_wait_s = 0.0
 
     def expect(self, key: int, shapes: Mapping[int, Shape]) -> None:
         """Start receiving `shapes[rank]` from each rank of it, to be collected later.
@@ -100,9 +105,13 @@ class Exchange:
             PeerLost, DeadlineExceeded: as `Handle.wait`.
         """
         expected = self._expected.pop(key)
+        waited_s = self._transport.counters.comm_s
         expected.handle.wait(self._timeout_s)
         if not expected.shapes:
             return None
+        if not self._collected:
+            self._collected = True
+            self.first_wait_s = self._transport.counters.comm_s - waited_s
         sizes = [rows for _, rows, _ in expected.shapes.values()]
         batch, _, width = next(iter(expected.shapes.values()))
         out = torch.empty(batch, sum(sizes), width, dtype=like.dtype, device=like.device)

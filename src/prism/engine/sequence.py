@@ -121,6 +121,11 @@ class SequencePass(ForwardPass):
             self._exchange.expect(0, {0: (batch, sum(rows for _, rows, _ in shapes), width)})
         self._expect(1 + self._plan.lag)
 
+    @property
+    def first_wait_s(self) -> float:
+        """Time this rank waited for the first frames of its peers."""
+        return self._exchange.first_wait_s
+
     @override
     def enter(self, hidden_BND: torch.Tensor, standardise: Standardise) -> torch.Tensor:
         self._like = hidden_BND.new_empty(0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +18,7 @@ from typing_extensions import override
 from prism.engine.arriving import Rest, run_arriving
 from prism.engine.rows import join_rows, rows_of
 from prism.engine.sequence import SequencePass
+from prism.engine.waiting import Report, book_end, book_last_rows, book_late_peers
 from prism.models.inputs import check_partition, main_input, token_mask
 from prism.models.instrument import BeforeBlock
 from prism.models.load import LoadedModel, ModelInfo
@@ -86,6 +87,7 @@ class Ran:
     output_s: float = 0.0
     bytes_sent: int = 0
     messages: int = 0
+    first_wait_s: float = 0.0
 
 
 class Runner(Protocol):
@@ -173,13 +175,13 @@ class Strategy(Protocol):
             RequestError: the model's outputs cannot be joined.
         """
 
-    def settle(self, record: RunRecord, *, late_s: float, after_s: float) -> RunRecord:
-        """Return the first node's record with its waiting booked where it came from.
+    def settle(self, first: Report, others: Sequence[Report], ended_s: float) -> RunRecord:
+        """Return the first node's record with all waiting booked where it came from.
 
         Args:
-            record: the first node's own.
-            late_s: how much later than its input the last node's input arrived; not negative.
-            after_s: how much later than its answer the last answer arrived; not negative.
+            first: of the first node.
+            others: of the other nodes that took part.
+            ended_s: when the output was joined; from the first node's answer to here is added.
         """
 
 
@@ -209,8 +211,8 @@ class LocalStrategy(Strategy):
         return outputs[0]
 
     @override
-    def settle(self, record: RunRecord, *, late_s: float, after_s: float) -> RunRecord:
-        return record
+    def settle(self, first: Report, others: Sequence[Report], ended_s: float) -> RunRecord:
+        return book_end(first, ended_s)
 
 
 class BatchStrategy(LocalStrategy):
@@ -254,11 +256,8 @@ class BatchStrategy(LocalStrategy):
         return join_rows(outputs)
 
     @override
-    def settle(self, record: RunRecord, *, late_s: float, after_s: float) -> RunRecord:
-        """Book the wait for the last rows as output, but as input where they started late."""
-        waited_s = record.output_s + after_s
-        late_s = min(waited_s, late_s)
-        return replace(record, input_s=record.input_s + late_s, output_s=waited_s - late_s)
+    def settle(self, first: Report, others: Sequence[Report], ended_s: float) -> RunRecord:
+        return book_last_rows(first, others, ended_s)
 
 
 class SequenceStrategy(LocalStrategy):
@@ -325,13 +324,12 @@ class SequenceStrategy(LocalStrategy):
             output_s=forward_pass.output_s,
             bytes_sent=counters.bytes_sent,
             messages=counters.messages,
+            first_wait_s=forward_pass.first_wait_s,
         )
 
     @override
-    def settle(self, record: RunRecord, *, late_s: float, after_s: float) -> RunRecord:
-        """Book as input what rank 0 waited inside the model for peers without their input."""
-        late_s = min(record.comm_s, late_s)
-        return replace(record, input_s=record.input_s + late_s, comm_s=record.comm_s - late_s)
+    def settle(self, first: Report, others: Sequence[Report], ended_s: float) -> RunRecord:
+        return book_late_peers(first, others, ended_s)
 
 
 def _own_part(job: Job) -> Span | None:
