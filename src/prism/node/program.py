@@ -117,6 +117,8 @@ class Node:
             self._connection.send(control.Done(request=message.request))
         elif isinstance(message, control.Announce):
             self._tasks.announce(message.request)
+        elif isinstance(message, control.Rest):
+            self._tasks.add_rest(message, frames)
         elif isinstance(message, control.Cancel):
             self._tasks.cancel(message.request)
         elif isinstance(message, control.CloseGroups):
