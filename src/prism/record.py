@@ -69,7 +69,10 @@ class RunRecord:
             time that the node, or one that rank 0 stood still for, was busy then.
         bytes_sent: to peers inside the model.
         messages: likewise.
-        input_bytes: of tensors that the coordinator sent here; 0 where nobody counted.
+        input_bytes: of tensors that the coordinator sent here, as they crossed the link; 0 where
+            nobody counted.
+        arrival_s: from being told of its input to its last byte, one latency included, whatever
+            was computed meanwhile; 0 where nobody timed it.
         output_bytes: of tensors that came back from here.
         energy_j: None when nobody measured. Records with the same `energy_domain` read the same
             sensor, and must not be added up.
@@ -92,6 +95,7 @@ class RunRecord:
     bytes_sent: int = 0
     messages: int = 0
     input_bytes: int = 0
+    arrival_s: float = 0.0
     output_bytes: int = 0
     energy_j: float | None = None
     energy_scope: str | None = None

@@ -159,6 +159,57 @@ def test_malformed_descriptions_are_errors(description):
         tensors.unpack(description, [bytes(8)])
 
 
+@pytest.mark.parametrize(
+    "description",
+    [
+        ["image", 0],
+        ["image", 0, None],
+        ["image", 0, 3],
+        ["image", 0, [1, 1, "8"]],
+        ["image", 0, [1, 1, 8.0]],
+        ["image", 0, [2, 2, 2]],
+        ["image", 1, [1, 1, 8]],
+        ["image", 0, [10**400, 1, 1]],
+    ],
+)
+def test_malformed_images_are_errors(description):
+    with pytest.raises(ClusterError):
+        tensors.unpack(description, [bytes(8)])
+
+
+def always(nbytes, ratio):
+    return True
+
+
+def test_images_are_compressed_where_it_pays_and_nothing_else_is():
+    image = torch.arange(256, dtype=torch.uint8).repeat(2, 3, 64, 1)
+    tree = {
+        "image": image,
+        "mask": image[0, 0],
+        "wide": image.long(),
+        "real": image.float(),
+        "part": (image.view(2, 12, 4, 4, -1), 7),
+    }
+    description, frames = tensors.pack(tree, always)
+    raw_description, raw_frames = tensors.pack(tree)
+    assert same(tensors.unpack(description, [bytes(frame) for frame in frames]), tree)
+    kinds = {key: each[0] for key, each in description[1].items()}
+    assert kinds == {
+        "image": "image", "mask": "tensor", "wide": "tensor", "real": "tensor", "part": "tuple",
+    }  # fmt: skip
+    assert frames[0].nbytes < image.numel() / 20
+    for key in ("mask", "wide", "real"):
+        assert description[1][key] == raw_description[1][key]
+    assert raw_description == tensors.pack(tree, lambda nbytes, ratio: False)[0]
+    assert sum(frame.nbytes for frame in frames) < sum(frame.nbytes for frame in raw_frames)
+
+
+def test_images_that_do_not_shrink_travel_as_they_are():
+    noise = torch.randint(0, 256, (1, 3, 40, 40), dtype=torch.uint8)
+    description, (frame,) = tensors.pack(noise, always)
+    assert description[0] == "tensor" and frame.nbytes == noise.numel()
+
+
 def test_classes_outside_transformers_are_not_imported(tmp_path, monkeypatch):
     (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)

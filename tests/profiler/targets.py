@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 from prism.partition.spans import rows, spans
-from prism.perfmap import Accuracy, ClusterIdentity, MapLink, NodeInfo, Payload
+from prism.perfmap import Accuracy, ClusterIdentity, CodingTimes, MapLink, NodeInfo, Payload
 from prism.plan import ModelShape
 from prism.planner.traffic import exchange_bytes, exchange_count, transfer_s
 from prism.profiler.linkfit import LinkTimes
@@ -53,6 +53,7 @@ class LawfulTarget:
         self.model, self.lengths = model, lengths
         self.payload = Payload(input_bytes=224 * 224 * 3, output_bytes=40)
         self.accuracy = (Accuracy("seq:2:L10:f16", 0.96, 0.02, 400),)
+        self.coding = tuple(CodingTimes(node.name, 9e-9, 5e-9) for node in self.identity.nodes)
         self.log = []
         self.latency_s = latency_s
         self.link = MapLink(bandwidth_bps, latency_s, latency_s + OVERHEAD_S)

@@ -21,6 +21,7 @@ from prism.coordinator.scheduler import Scheduler
 from prism.errors import ConfigError, ModelError
 from prism.launch.opening import Opened
 from prism.models.load import describe
+from prism.perfmap import CodingTimes
 
 _DTYPES = ("float32", "float16", "bfloat16")
 
@@ -129,6 +130,14 @@ class Cluster:
             ClusterError: the node does not answer.
         """
         return self._live.timer.round_trip_s(node, nbytes)
+
+    def coding_times(self) -> tuple[CodingTimes, ...]:
+        """Return what compressing images without loss costs each node alive, one after the other.
+
+        Raises:
+            ClusterError: a node does not answer.
+        """
+        return tuple(self._live.timer.coding_times(name) for name in self.nodes)
 
     def close(self) -> None:
         """Stop the node processes started here and release everything. Safe to call twice."""

@@ -12,6 +12,7 @@ from prism.control import codec as tensors
 from prism.energy import EnergyReading, combine
 from prism.errors import ClusterError
 from prism.fidelity.accuracy import accuracy_of
+from prism.models.inputs import main_input
 from prism.models.synthetic import lengths_of, synthetic_inputs
 from prism.perfmap import Payload
 from prism.plan import Plan
@@ -35,6 +36,9 @@ class ProfiledModel:
         self.model = model.info.shape
         self.lengths = lengths_of(model.info)
         self.accuracy = accuracy_of(model.info.files, model.fingerprint)
+        # Made-up images are noise, which does not tell what coding a photo takes.
+        pixels = main_input(model.info) == "pixel_values"
+        self.coding = cluster.coding_times() if pixels else ()
         self._model = model
         self._inputs: tuple[tuple[int, int], dict[str, Any]] = ((0, 0), {})
         self.payload = self._payload()

@@ -1,7 +1,7 @@
 """Inputs and outputs as JSON plus raw frames: no pickle, in the smallest form that is exact.
 
-Integers travel in the narrowest dtype that holds their values and arrive in their own; everything
-else travels as it is (uint8 pixels stay uint8).
+Integers travel in the narrowest dtype that holds their values and arrive in their own; uint8
+pixels travel compressed without loss where that pays, and everything else as it is.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import numpy as np
 import torch
 from transformers.utils.generic import ModelOutput
 
+from prism.control import lossless
 from prism.errors import ClusterError, RequestError
 
 _NARROW = (torch.uint8, torch.int16, torch.int32)
+# Dimensions of an image: channels, height, width.
+_IMAGE_DIMS = 3
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -27,14 +30,18 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def pack(tree: Any) -> tuple[Any, list[memoryview]]:
+def pack(tree: Any, pays: lossless.Pays | None = None) -> tuple[Any, list[memoryview]]:
     """Return a JSON description of nested tensors and plain values, and the tensors' bytes.
+
+    Args:
+        tree: tensors and plain values in lists, dictionaries and outputs of models.
+        pays: whether an image is compressed; None = none is.
 
     Raises:
         RequestError: something in it is neither.
     """
-    frames: list[memoryview] = []
-    return _pack(tree, frames), frames
+    packing = _Packing(pays)
+    return packing.described(tree), packing.frames
 
 
 def unpack(description: Any, frames: Sequence[Any]) -> Any:
@@ -53,38 +60,58 @@ def unpack(description: Any, frames: Sequence[Any]) -> Any:
         ) from error
 
 
-def _pack(tree: Any, frames: list[memoryview]) -> list[Any]:
-    if isinstance(tree, torch.Tensor):
-        return _pack_tensor(tree.detach(), frames)
-    if isinstance(tree, ModelOutput):
-        values = {key: _pack(value, frames) for key, value in tree.items()}
-        return ["output", values, type(tree).__module__, type(tree).__qualname__]
-    if isinstance(tree, dict):
-        wrong = [key for key in tree if not isinstance(key, str)]
-        if wrong:
-            raise RequestError(f"the key {wrong[0]!r} cannot be sent to a node; use strings")
-        return ["dict", {key: _pack(value, frames) for key, value in tree.items()}]
-    if isinstance(tree, (list, tuple)):
-        kind = "list" if isinstance(tree, list) else "tuple"
-        return [kind, [_pack(value, frames) for value in tree]]
-    if isinstance(tree, float) and not math.isfinite(tree):
-        return ["float", repr(tree)]  # JSON has no word for them
-    if tree is None or isinstance(tree, (bool, int, float, str)):
-        return ["value", tree]
-    raise RequestError(
-        f"a {type(tree).__name__} cannot travel between nodes; use tensors, numbers and text"
-    )
+class _Packing:
+    """One tree on its way into frames."""
 
+    def __init__(self, pays: lossless.Pays | None) -> None:
+        self.frames: list[memoryview] = []
+        self._pays = pays
 
-def _pack_tensor(tensor: torch.Tensor, frames: list[memoryview]) -> list[Any]:
-    if _name(tensor.dtype) not in _DTYPES or tensor.layout != torch.strided:
+    def described(self, tree: Any) -> list[Any]:
+        if isinstance(tree, torch.Tensor):
+            return self._tensor(tree.detach())
+        if isinstance(tree, ModelOutput):
+            values = {key: self.described(value) for key, value in tree.items()}
+            return ["output", values, type(tree).__module__, type(tree).__qualname__]
+        if isinstance(tree, dict):
+            wrong = [key for key in tree if not isinstance(key, str)]
+            if wrong:
+                raise RequestError(f"the key {wrong[0]!r} cannot be sent to a node; use strings")
+            return ["dict", {key: self.described(value) for key, value in tree.items()}]
+        if isinstance(tree, (list, tuple)):
+            kind = "list" if isinstance(tree, list) else "tuple"
+            return [kind, [self.described(value) for value in tree]]
+        if isinstance(tree, float) and not math.isfinite(tree):
+            return ["float", repr(tree)]  # JSON has no word for them
+        if tree is None or isinstance(tree, (bool, int, float, str)):
+            return ["value", tree]
         raise RequestError(
-            f"a {tensor.layout} tensor of {tensor.dtype} cannot travel between nodes; "
-            f"use a dense one of {', '.join(_DTYPES)}"
+            f"a {type(tree).__name__} cannot travel between nodes; use tensors, numbers and text"
         )
-    narrow = _narrowed(tensor)
-    frames.append(_bytes_of(narrow))
-    return ["tensor", len(frames) - 1, _name(tensor.dtype), _name(narrow.dtype), list(tensor.shape)]
+
+    def _tensor(self, tensor: torch.Tensor) -> list[Any]:
+        if _name(tensor.dtype) not in _DTYPES or tensor.layout != torch.strided:
+            raise RequestError(
+                f"a {tensor.layout} tensor of {tensor.dtype} cannot travel between nodes; "
+                f"use a dense one of {', '.join(_DTYPES)}"
+            )
+        shape = list(tensor.shape)
+        if self._pays is not None and _is_image(tensor):
+            compressed = lossless.compress(tensor.cpu(), self._pays)
+            if compressed is not None:
+                return ["image", self._frame(memoryview(compressed)), shape]
+        narrow = _narrowed(tensor)
+        index = self._frame(_bytes_of(narrow))
+        return ["tensor", index, _name(tensor.dtype), _name(narrow.dtype), shape]
+
+    def _frame(self, frame: memoryview) -> int:
+        """Add a frame; return its index."""
+        self.frames.append(frame)
+        return len(self.frames) - 1
+
+
+def _is_image(tensor: torch.Tensor) -> bool:
+    return tensor.dtype == torch.uint8 and tensor.dim() >= _IMAGE_DIMS
 
 
 def _narrowed(tensor: torch.Tensor) -> torch.Tensor:
@@ -115,6 +142,9 @@ def _unpack(description: Any, frames: Sequence[Any]) -> Any:
     if kind == "tensor":
         index, dtype, sent_as, shape = rest
         return _unpack_tensor(frames[index], dtype, sent_as, shape)
+    if kind == "image":
+        index, shape = rest
+        return lossless.decompress(frames[index], shape)
     if kind in ("list", "tuple"):
         (items,) = rest
         values = [_unpack(item, frames) for item in items]

@@ -294,6 +294,22 @@ class ExchangesTimed(_Message):
     times_s: tuple[float, ...]
 
 
+class TimeCoding(_Message):
+    """Compress and decompress an image, and time it; queued behind what is computed."""
+
+    kind: Literal["time_coding"] = "time_coding"
+    request: int
+
+
+class CodingTimed(_Message):
+    """What a byte of an image takes on this node; see `control.lossless`."""
+
+    kind: Literal["coding_timed"] = "coding_timed"
+    request: int
+    compress_per_byte_s: float
+    decompress_per_byte_s: float
+
+
 class Stop(_Message):
     """The coordinator closes; nodes that it started end, the others wait for the next one."""
 
@@ -303,7 +319,7 @@ class Stop(_Message):
 Message = Annotated[
     Hello | Welcome | Refused | Heartbeat | Unknown | Ping | Load | Loaded | Unload | FormGroup
     | Announce | Run | Rest | Done | Failed | Cancel | CloseGroups | Probe | TimeExchanges
-    | ExchangesTimed | Stop,
+    | ExchangesTimed | TimeCoding | CodingTimed | Stop,
     Field(discriminator="kind"),
 ]  # fmt: skip
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)

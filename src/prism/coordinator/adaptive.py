@@ -16,6 +16,7 @@ from prism.planner import (
     ComputeEstimate,
     CostModel,
     Decision,
+    ImageCoding,
     LeftOut,
     LinkEstimate,
     Links,
@@ -61,6 +62,7 @@ class Adaptive:
             for node in perf.nodes
             if node.name != self._model.first
         }
+        self._coding = {each.node: each for each in perf.coding}
         self._computes: dict[str, ComputeEstimate] = {}
         self._lock = threading.Lock()
 
@@ -119,6 +121,24 @@ class Adaptive:
             return self._model.predict(plan, batch, length, links, slowdown).total_s
         except PlanError:
             return None
+
+    def image_codings(self, nodes: Sequence[str]) -> dict[str, ImageCoding]:
+        """Return by helper what decides whether images are compressed on their way there now.
+
+        Helpers of which the map does not tell are absent, and so is the first node.
+        """
+        home = self._coding.get(self._model.first)
+        if home is None:
+            return {}
+        with self._lock:
+            links = {name: self._links[name].state for name in nodes if name in self._links}
+        return {
+            name: ImageCoding(
+                link, home.compress_per_byte_s, self._coding[name].decompress_per_byte_s
+            )
+            for name, link in links.items()
+            if name in self._coding
+        }
 
     @property
     def slowest_link(self) -> LinkState:

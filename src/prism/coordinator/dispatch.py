@@ -14,11 +14,11 @@ from prism.control import codec, messages
 from prism.coordinator.calls import Call, Heard
 from prism.coordinator.coordinator import Coordinator
 from prism.coordinator.deadlines import Deadline
+from prism.coordinator.parcels import Codings, parcels_of
 from prism.coordinator.recovery import Placed
 from prism.engine.strategies import STRATEGIES, Placement
 from prism.engine.waiting import Report
 from prism.errors import ModelFailed
-from prism.models.inputs import main_input
 from prism.models.load import ModelInfo
 from prism.record import RunRecord
 
@@ -71,23 +71,6 @@ class _Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class _Packed:
-    """Inputs as they travel; see `codec.pack`."""
-
-    description: Any
-    frames: list[memoryview]
-
-
-@dataclass(frozen=True, slots=True)
-class _Parcel:
-    """What a node is sent: all at once, or first rows and then the rest, so many rows."""
-
-    first: _Packed
-    rest: _Packed | None = None
-    rest_rows: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class _Sent:
     """What a node was sent: how many bytes, and when their sending or announcing began."""
 
@@ -107,7 +90,9 @@ class Dispatcher:
         self._coordinator = coordinator
         self._home = home
 
-    def run(self, call: Call, work: Work, placed: Placed, deadline: Deadline) -> Answer:
+    def run(
+        self, call: Call, work: Work, placed: Placed, deadline: Deadline, codings: Codings
+    ) -> Answer:
         """Run one attempt.
 
         Args:
@@ -115,6 +100,7 @@ class Dispatcher:
             work: what to run.
             placed: how, and where.
             deadline: its limits, from now on.
+            codings: by helper, what decides whether images are compressed on their way there.
 
         Raises:
             ClusterError: a node failed, vanished, or did not answer in time.
@@ -127,7 +113,7 @@ class Dispatcher:
         parts = placement.inputs
         replies: dict[str, _Reply] = {}
         try:
-            sent = self._send(call, work, placed, placement, deadline.exchange_s)
+            sent = self._send(call, work, placed, placement, deadline.exchange_s, codings)
             self._collect(call, sent, started_s + deadline.answer_s, replies)
         except BaseException as error:
             # Whatever it was, an interrupt too: nobody waits for the others' work any more, and
@@ -158,21 +144,23 @@ class Dispatcher:
         placed: Placed,
         placement: Placement,
         timeout_s: float,
+        codings: Codings,
     ) -> dict[str, _Sent]:
         epoch = None
         if placed.plan.exchanges:
             epoch = self._coordinator.group(call, placed.nodes).epoch
-        parcels = self._parcels(work, placed, placement)
+        strategy = STRATEGIES[placed.plan.strategy]
+        parcels = parcels_of(work.info, strategy, placement, self._home, codings)
         sent = {}
         # All are announced before any is sent: behind the frames for another, the news would come
         # late.
         for name, parcel in parcels.items():
             if name != self._home and messages.is_large(parcel.first.frames):
-                sent[name] = _Sent(messages.size_of(parcel.first.frames), time.monotonic())
+                sent[name] = _Sent(parcel.nbytes, time.monotonic())
                 self._coordinator.send(name, messages.Announce(request=call.request))
         for name, parcel in parcels.items():
             first = parcel.first
-            sent.setdefault(name, _Sent(messages.size_of(first.frames), time.monotonic()))
+            sent.setdefault(name, _Sent(parcel.nbytes, time.monotonic()))
             message = messages.Run(
                 request=call.request,
                 model=work.model,
@@ -191,25 +179,6 @@ class Dispatcher:
                 more = messages.Rest(request=call.request, inputs=rest.description)
                 self._coordinator.send(name, more, rest.frames)
         return sent
-
-    def _parcels(self, work: Work, placed: Placed, placement: Placement) -> dict[str, _Parcel]:
-        """Return what each node is sent; the node at home, whose input crosses no link, is last."""
-        strategy = STRATEGIES[placed.plan.strategy]
-        whole: dict[int, _Packed] = {}
-        parcels = {}
-        for name in sorted(placement.inputs, key=lambda name: name == self._home):
-            part = placement.inputs[name]
-            cut = None if name == self._home else strategy.sent_first(work.info, part)
-            if cut is None:
-                if id(part) not in whole:
-                    whole[id(part)] = _Packed(*codec.pack(part))
-                parcels[name] = _Parcel(whole[id(part)])
-            else:
-                first, rest = cut
-                rows = len(rest[main_input(work.info)])
-                packed = _Packed(*codec.pack(first)), _Packed(*codec.pack(rest))
-                parcels[name] = _Parcel(*packed, rest_rows=rows)
-        return parcels
 
     def _collect(
         self,
@@ -258,6 +227,7 @@ def _report(heard: Heard, sent: _Sent) -> Report:
         input_s=own.input_s + latency_s,
         output_s=own.output_s + carried_s + latency_s,
         input_bytes=sent.nbytes,
+        arrival_s=own.arrival_s + latency_s,
         output_bytes=messages.size_of(heard.frames),
     )
     return Report(

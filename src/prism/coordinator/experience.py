@@ -15,6 +15,7 @@ from prism.coordinator.deadlines import Deadline, Expectation, RunTimes
 from prism.coordinator.dispatch import Work
 from prism.coordinator.recovery import Placed
 from prism.errors import ClusterError, DeadlineExceeded, NodeFailed
+from prism.planner import ImageCoding
 from prism.record import RunRecord
 
 # What a request holds its nodes for when nobody knows better.
@@ -47,6 +48,10 @@ class Experience:
         """Return the limits of an attempt."""
         expectation = self._expectation(placed, work)
         return Deadline() if expectation is None else expectation.deadline()
+
+    def image_codings(self, placed: Placed) -> Mapping[str, ImageCoding]:
+        """Return by helper what decides whether images are compressed on their way there."""
+        return {} if self.adaptive is None else self.adaptive.image_codings(placed.nodes)
 
     def paused(self) -> Mapping[str, str]:
         """Return by plan shape or node what is left alone for now, each with the reason."""

@@ -1,4 +1,7 @@
-"""What the links take, timed from the coordinator: exchanges among nodes, and the way to one."""
+"""What links take, timed from the coordinator: exchanges among nodes, and the way to one.
+
+And what a node takes to code images, which is time that a link may be spared for.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ from collections.abc import Sequence
 
 from prism.control import messages
 from prism.coordinator.coordinator import Coordinator
+from prism.perfmap import CodingTimes
 
 _TIMEOUT_S = 60.0
 
 
 class LinkTimer:
-    """Times links.
+    """Times links, and the coding of images.
 
     Args:
         coordinator: talks to the nodes.
@@ -76,5 +80,19 @@ class LinkTimer:
             self._coordinator.send(name, probe, [memoryview(bytes(nbytes))])
             call.answer(started_s + _TIMEOUT_S, [name])
             return time.monotonic() - started_s
+        finally:
+            self._coordinator.end(call)
+
+    def coding_times(self, name: str) -> CodingTimes:
+        """Return what compressing images without loss costs a node; let it be idle.
+
+        Raises:
+            ClusterError: the node does not answer.
+        """
+        call = self._coordinator.call()
+        try:
+            self._coordinator.send(name, messages.TimeCoding(request=call.request))
+            timed = call.answer(time.monotonic() + _TIMEOUT_S, [name]).message
+            return CodingTimes(name, timed.compress_per_byte_s, timed.decompress_per_byte_s)
         finally:
             self._coordinator.end(call)

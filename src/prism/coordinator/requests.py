@@ -229,7 +229,8 @@ class Requests:
         left_s = request.until_s - begun_s
         try:
             with request.asking(self._coordinator) as call:
-                answer = self._dispatcher.run(call, work, placed, deadline.at_most(left_s))
+                limits, codings = deadline.at_most(left_s), experience.image_codings(placed)
+                answer = self._dispatcher.run(call, work, placed, limits, codings)
         except Cancelled:
             raise
         except ClusterError as error:

@@ -20,12 +20,14 @@ class ArrivingRows:
 
     Attributes:
         rows: how many.
-        waited_s: how long the node stood still for them.
+        waited_s: how long the node stood still for them, until they lay here unpacked.
+        arrived_s: when they were here, on `time.monotonic()`; 0 before they are taken.
     """
 
     def __init__(self, task: Task, timeout_s: float) -> None:
         self.rows: int = task.message.rest_rows
         self.waited_s = 0.0
+        self.arrived_s = 0.0
         self._task = task
         self._timeout_s = timeout_s
 
@@ -43,10 +45,9 @@ class ArrivingRows:
             raise DeadlineExceeded(
                 f"{self.rows} rows did not arrive within {self._timeout_s:g} s"
             ) from None
-        finally:
-            self.waited_s += time.monotonic() - asked_s
         if rest is None:
             raise Cancelled(f"request {self._task.request} was given up")
-        message, frames = rest
+        message, frames, self.arrived_s = rest
         inputs: dict[str, Any] = codec.unpack(message.inputs, frames)
+        self.waited_s += time.monotonic() - asked_s
         return inputs

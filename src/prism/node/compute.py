@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from prism.control import codec
+from prism.control import codec, lossless
 from prism.control import messages as control
 from prism.energy import EnergyMeter, EnergyReading
 from prism.errors import ModelFailed
@@ -20,6 +20,9 @@ from prism.plan import Plan
 from prism.record import RunRecord
 from prism.transport.base import Transport
 from prism.transport.measure import exchange_times
+
+# What the computing thread is asked to do.
+COMPUTED = (control.FormGroup, control.Run, control.TimeExchanges, control.TimeCoding)
 
 
 class Computer:
@@ -39,10 +42,13 @@ class Computer:
         self._meter = meter
 
     def do(self, task: Task) -> None:
-        """Carry out a `FormGroup`, a `Run` or a `TimeExchanges`."""
+        """Carry out one of `COMPUTED`."""
         message = task.message
         if isinstance(message, control.FormGroup):
             self._tasks.carry_out(task, self._form_group)
+            return
+        if isinstance(message, control.TimeCoding):
+            self._tasks.carry_out(task, _time_coding)
             return
         action = self._run if isinstance(message, control.Run) else self._time_exchanges
         done = self._tasks.carry_out(task, action)
@@ -89,7 +95,7 @@ class Computer:
             output, frames = codec.pack(execution.output)
         # Asked for as late as can be: what the sensor has seen by then need not be guessed.
         record = _with_energy(execution.record, window.reading)
-        record = _with_stay(record, task, picked_s, begun_s)
+        record = _with_stay(record, task, rest, picked_s, begun_s)
         done = control.Done(
             request=message.request,
             held_s=record.total_s,
@@ -99,6 +105,16 @@ class Computer:
             output=output,
         )
         return done, frames
+
+
+def _time_coding(task: Task) -> Reply:
+    compress_s, decompress_s = lossless.times_per_byte_s()
+    timed = control.CodingTimed(
+        request=task.message.request,
+        compress_per_byte_s=compress_s,
+        decompress_per_byte_s=decompress_s,
+    )
+    return timed, ()
 
 
 @contextmanager
@@ -111,20 +127,25 @@ def _noting_step(task: Task, transport: Transport | None) -> Iterator[None]:
         raise
 
 
-def _with_stay(record: RunRecord, task: Task, picked_s: float, begun_s: float) -> RunRecord:
+def _with_stay(
+    record: RunRecord, task: Task, rest: ArrivingRows | None, picked_s: float, begun_s: float
+) -> RunRecord:
     """Return the engine's record of a run, told of the whole stay of its task here until now.
 
     Args:
         record: the engine's.
         task: as it came.
+        rest: the rows that came later.
         picked_s: when the computing thread turned to it, on `time.monotonic()`.
         begun_s: when the engine was called.
     """
     now_s = time.monotonic()
+    last_s = max(task.arrived_s, rest.arrived_s if rest else 0.0)
     return replace(
         record,
         total_s=now_s - task.began_s,
         input_s=task.arrived_s - task.began_s + begun_s - picked_s + record.input_s,
+        arrival_s=last_s - task.began_s,
         queue_s=picked_s - task.arrived_s,
         output_s=record.output_s + now_s - begun_s - record.total_s,
     )

@@ -19,7 +19,7 @@ from prism.control.delivery import DIRECT, Delivery
 from prism.control.keys import Secret
 from prism.energy import meter
 from prism.errors import ClusterError
-from prism.node.compute import Computer
+from prism.node.compute import COMPUTED, Computer
 from prism.node.groups import Groups
 from prism.node.hardware import address_towards, facts_of, pick_device
 from prism.node.loader import Loader
@@ -125,7 +125,7 @@ class Node:
             self._groups.close(message.epochs)
         elif isinstance(message, control.Load | control.Unload):
             self._loader.submit(self._tasks.add(message))
-        elif isinstance(message, control.FormGroup | control.Run | control.TimeExchanges):
+        elif isinstance(message, COMPUTED):
             if isinstance(message, control.FormGroup):
                 self._groups.announce(message.group.epoch)
             self._to_compute.put(self._tasks.add(message, frames))

@@ -34,7 +34,8 @@ class Task:
         cancelled: its caller gave it up.
         void: nobody could take an answer.
         in_step: it failed, but the connections to the others can serve the next request.
-        rest: gets the rows that follow those of a run, or None where nobody wants them any more.
+        rest: gets the rows that follow those of a run, with when they were here on
+            `time.monotonic()`, or None where nobody wants them any more.
     """
 
     message: Any
@@ -44,7 +45,7 @@ class Task:
     cancelled: bool = False
     void: bool = False
     in_step: bool = False
-    rest: queue.SimpleQueue[tuple[control.Rest, Sequence[Any]] | None] = field(
+    rest: queue.SimpleQueue[tuple[control.Rest, Sequence[Any], float] | None] = field(
         default_factory=queue.SimpleQueue
     )
 
@@ -96,10 +97,11 @@ class Tasks:
 
     def add_rest(self, message: control.Rest, frames: Sequence[Any]) -> None:
         """Hand the rows that follow those of a run to its task; nobody wants them without one."""
+        now_s = time.monotonic()
         with self._changing:
             for task in self._open:
                 if task.request == message.request and isinstance(task.message, control.Run):
-                    task.rest.put((message, frames))
+                    task.rest.put((message, frames, now_s))
 
     def cancel(self, request: int) -> None:
         """Mark the tasks of a request as given up; one that is done already is none any more.

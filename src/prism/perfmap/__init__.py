@@ -1,9 +1,11 @@
 """The performance map: what every plan cost on one cluster, in a file a person can read.
 
 `schema` owns the entries and their validation, `performance` the map as a whole, `surface` the
-monotone interpolation between measured points, `files` reading and atomic writing.
+monotone interpolation between measured points, `files` reading and atomic writing, `coding` what
+compressing images costs.
 """
 
+from prism.perfmap.coding import CodingTimes
 from prism.perfmap.performance import ClusterIdentity, PerformanceMap, load_example
 from prism.perfmap.schema import (
     Accuracy,
@@ -19,6 +21,7 @@ from prism.perfmap.surface import Surface
 __all__ = [
     "Accuracy",
     "ClusterIdentity",
+    "CodingTimes",
     "HeldOut",
     "MapLink",
     "Measurement",

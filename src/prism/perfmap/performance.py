@@ -17,6 +17,7 @@ from prism.perfmap.checks import (
     require_number,
     require_text,
 )
+from prism.perfmap.coding import CodingTimes
 from prism.perfmap.files import format_document, parse_document, read_document, replace_file
 from prism.perfmap.schema import (
     Accuracy,
@@ -58,6 +59,7 @@ class PerformanceMap:
         seconds_spent: duration of the whole profile.
         energy_scope: what `energy_j` covers, in words; empty = nobody measured.
         source: where the figures come from, in words.
+        coding: of images on each node; empty = nobody measured, and images travel as they are.
     """
 
     model_hash: str
@@ -74,6 +76,7 @@ class PerformanceMap:
     seconds_spent: float = 0.0
     energy_scope: str = ""
     source: str = ""
+    coding: tuple[CodingTimes, ...] = ()
 
     def __post_init__(self) -> None:
         require_text("model_hash", self.model_hash)
@@ -87,6 +90,7 @@ class PerformanceMap:
         _refuse_twice("node", [node.name for node in self.nodes])
         _refuse_twice("measurement", [entry.key for entry in self.measurements])
         _refuse_twice("accuracy of", [entry.plan for entry in self.accuracy])
+        _refuse_twice("coding of", [entry.node for entry in self.coding])
 
     @cached_property
     def _by_key(self) -> dict[tuple[str, int, int], Measurement]:
@@ -159,7 +163,7 @@ class PerformanceMap:
         """Return plain JSON types."""
         header = {"format": FORMAT, "version": VERSION}
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        lists = ("nodes", "measurements", "accuracy", "held_out")
+        lists = ("nodes", "measurements", "accuracy", "held_out", "coding")
         for name in ("model", "link", "payload"):
             values[name] = asdict(values[name])
         for name in lists:
@@ -192,6 +196,7 @@ class PerformanceMap:
             "measurements": tuple(map(Measurement.from_dict, _list(values, "measurements"))),
             "accuracy": tuple(build(Accuracy, entry) for entry in _list(values, "accuracy")),
             "held_out": tuple(build(HeldOut, entry) for entry in _list(values, "held_out")),
+            "coding": tuple(build(CodingTimes, entry) for entry in _list(values, "coding")),
         }
         return build(cls, {**values, **nested})
 

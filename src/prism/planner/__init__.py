@@ -3,9 +3,11 @@
 `traffic` knows what crosses a link, `strategies` what differs between them, `cost` predicts
 measured plans and `shares` splits by rows; `coverage` and `cost_model` gather both. `links`,
 `link_estimate` and `compute` tell links and nodes as they are now, `load` what they have to do.
-`policy` chooses, `decision` is the answer, `sweep` finds where the choice changes.
+`policy` chooses, `decision` is the answer, `sweep` finds where the choice changes; `coding` decides
+whether images are compressed on their way.
 """
 
+from prism.planner.coding import ImageCoding
 from prism.planner.compute import ComputeEstimate
 from prism.planner.cost import Cost
 from prism.planner.cost_model import CostModel
@@ -26,6 +28,7 @@ __all__ = [
     "CostModel",
     "Crossover",
     "Decision",
+    "ImageCoding",
     "LeftOut",
     "LinkEstimate",
     "LinkSample",

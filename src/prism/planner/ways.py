@@ -24,11 +24,11 @@ def way_samples(record: RunRecord, first: str, links: Links) -> dict[str, LinkSa
     """
     helpers = [each for each in _untouched(record) if each.node != first]
     samples = {}
-    arrived = max((each for each in helpers if each.input_bytes), key=_input_s, default=None)
+    arrived = max((each for each in helpers if each.input_bytes), key=_arrival_s, default=None)
     if arrived is not None:
         # All leave the first node at once, so the last one saw everybody's bytes go by.
         bits = 8.0 * sum(each.input_bytes for each in helpers)
-        samples[arrived.node] = LinkSample(bits, arrived.input_s)
+        samples[arrived.node] = LinkSample(bits, _arrival_s(arrived))
     if len(helpers) == 1 and helpers[0].output_bytes > helpers[0].input_bytes:
         (helper,) = helpers
         samples[helper.node] = LinkSample(8.0 * helper.output_bytes, helper.output_s)
@@ -40,8 +40,12 @@ def _untouched(record: RunRecord) -> tuple[RunRecord, ...]:
     return tuple(record.per_node.values()) or (record,)
 
 
-def _input_s(record: RunRecord) -> float:
-    return record.input_s
+def _arrival_s(record: RunRecord) -> float:
+    """Return how long an input was on its way, without what unpacking it took where that is known.
+
+    Of rows that arrive while others are computed, `input_s` has only what was waited for them.
+    """
+    return record.arrival_s or record.input_s
 
 
 def _weighed(sample: LinkSample, latency_s: float) -> LinkSample:

@@ -218,6 +218,7 @@ class Profiler:
             prism_version=self._version,
             energy_scope=scopes[0] if scopes else "",
             source="measured by prism profile",
+            coding=self._target.coding,
         )
 
     def _hold_out(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from prism.perfmap import Accuracy, ClusterIdentity, Payload
+from prism.perfmap import Accuracy, ClusterIdentity, CodingTimes, Payload
 from prism.plan import ModelShape, Plan
 from prism.profiler.linkfit import LinkTimes
 from prism.record import RunRecord
@@ -20,6 +20,7 @@ class ProfileTarget(Protocol):
         payload: bytes of a sample's inputs and outputs.
         accuracy: what is known of the plans' accuracy; empty where nobody measured.
         lengths: sequence lengths worth measuring.
+        coding: what compressing images costs each node; empty where inputs are none.
     """
 
     identity: ClusterIdentity
@@ -27,6 +28,7 @@ class ProfileTarget(Protocol):
     payload: Payload
     accuracy: tuple[Accuracy, ...]
     lengths: tuple[int, ...]
+    coding: tuple[CodingTimes, ...]
 
     def run(self, plan: Plan, batch: int, length: int) -> RunRecord:
         """Run made-up inputs once; return the first node's record."""
