@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.planner.clusters import LENGTH, LINK, PAYLOAD, make_map
 
 from prism.coordinator.adaptive import Adaptive
-from prism.perfmap import ClusterIdentity
+from prism.perfmap import ClusterIdentity, CodingTimes
 from prism.plan import Plan
 from prism.planner import CostModel
 from prism.record import LinkState, RunRecord
@@ -106,6 +106,31 @@ def test_one_bad_run_moves_no_prediction_and_two_do(plan, slower):
         assert predicted_s(1.1) > 1.02 * well_s
     elif parsed.strategy == "local":
         assert predicted_s(1.1) < well_s
+
+
+def with_coding(**times_s):
+    entries = tuple(CodingTimes(name, *each) for name, each in times_s.items())
+    return Adaptive(replace(PERF, coding=entries), ClusterIdentity(PERF.model_hash, PERF.nodes))
+
+
+def test_images_are_coded_for_helpers_at_their_live_links():
+    each = with_coding(node0=(9e-9, 5e-9), node1=(7e-8, 2e-8))
+    # Nothing is known of node2, and node0 needs no link.
+    ((name, coding),) = each.image_codings(("node0", "node1", "node2")).items()
+    times_s = (coding.compress_per_byte_s, coding.decompress_per_byte_s)
+    assert (name, times_s) == ("node1", (9e-9, 2e-8))
+    assert coding.link.bandwidth_bps == LINK.bandwidth_bps
+    assert coding.pays(150_000, 0.1) and not coding.pays(150_000, 0.6)
+    watch(each, [ran("local@node1", bandwidth_bps=LINK.bandwidth_bps / 10)] * 10)
+    assert each.image_codings(("node1",))["node1"].pays(150_000, 0.6)
+    assert each.image_codings(("node0",)) == {}
+
+
+def test_without_the_figures_no_image_is_coded():
+    names = ("node0", "node1", "node2")
+    assert adaptive().image_codings(names) == {}
+    assert with_coding(node1=(9e-9, 5e-9)).image_codings(names) == {}
+    assert with_coding(node0=(9e-9, 5e-9)).image_codings(names) == {}
 
 
 def two_nodes():

@@ -134,8 +134,25 @@ class StandIn:
 
     def run(self, names, plan, pixels, *, model=1, epoch=None, timeout_s=30.0, request=None):
         """Ask nodes to run a batch; return the request."""
+        packed = codec.pack({"pixel_values": pixels})
+        return self.send_run(
+            names, plan, *packed, model=model, epoch=epoch, timeout_s=timeout_s, request=request
+        )
+
+    def send_run(
+        self,
+        names,
+        plan,
+        description,
+        frames,
+        *,
+        model=1,
+        epoch=None,
+        timeout_s=30.0,
+        request=None,
+    ):
+        """Ask nodes to run a batch as it is packed; return the request."""
         request = request or next(_requests)
-        description, frames = codec.pack({"pixel_values": pixels})
         message = control.Run(
             request=request,
             model=model,
@@ -176,6 +193,12 @@ class StandIn:
         """Send a probe; return the request."""
         request = next(_requests)
         self.send(name, control.Probe(request=request), [memoryview(payload)] if payload else [])
+        return request
+
+    def time_coding(self, name):
+        """Ask what coding images takes; return the request."""
+        request = next(_requests)
+        self.send(name, control.TimeCoding(request=request))
         return request
 
     def close(self):

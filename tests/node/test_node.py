@@ -10,6 +10,7 @@ import torch
 from tests.machines import alone, close, pixels
 from tests.node.stand_in import NODES, big_pixels
 
+from prism.control import codec
 from prism.control import messages as control
 
 BIG = 9  # number of the big model
@@ -96,6 +97,24 @@ def test_exchanges_are_timed(site):
     times = dict(coordinator.answer(request)[:2] for _ in range(2))
     assert times["a"].times_s == (0.0, 0.0)  # it only sends
     assert len(times["b"].times_s) == 2 and min(times["b"].times_s) > 0.0
+
+
+def test_the_coding_of_images_is_timed(site):
+    request = site.coordinator.time_coding("a")
+    name, message, _ = site.coordinator.answer(request)
+    assert (name, type(message)) == ("a", control.CodingTimed)
+    assert message.compress_per_byte_s > 0 and message.decompress_per_byte_s > 0
+
+
+def test_a_broken_image_fails_its_request_and_no_other(site):
+    coordinator, x = site.coordinator, pixels(1)
+    image = torch.full((2, 3, 32, 32), 7, dtype=torch.uint8)
+    description, (frame,) = codec.pack({"pixel_values": image}, lambda nbytes, ratio: True)
+    for broken in (frame[:-2], memoryview(b"\xff" * 9)):
+        failed = coordinator.failure(coordinator.send_run(["a"], "local", description, [broken]))
+        assert failed.error == "ClusterError" and "a compressed image" in failed.message
+    logits, _ = coordinator.output(coordinator.run(["a"], "local", x))
+    assert close(logits, alone(site.vit, pixel_values=x).logits)
 
 
 @pytest.mark.parametrize(

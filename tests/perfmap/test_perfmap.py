@@ -13,6 +13,7 @@ from prism.errors import MapError
 from prism.perfmap import (
     Accuracy,
     ClusterIdentity,
+    CodingTimes,
     HeldOut,
     MapLink,
     Measurement,
@@ -40,6 +41,7 @@ def make_map(**changes):
         ),
         "accuracy": (Accuracy("seq:2:L10", 0.95, 0.02, 1000, "digits"),),
         "held_out": (HeldOut("local", 3, 197, 0.21, 0.2),),
+        "coding": (CodingTimes("nano1", 9e-9, 5e-9),),
     }
     return PerformanceMap(**{**values, **changes})
 
@@ -152,6 +154,10 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         (("accuracy", 0, "drop_high"), "much", "interval of the accuracy drop"),
         (("accuracy", 0, "metric"), "taste", "unknown metric 'taste'"),
         (("held_out", 0, "measured_s"), 0, "measured_s"),
+        (("coding", 0, "node"), "", "coding node"),
+        (("coding", 0, "compress_per_byte_s"), -1, "coding compress_per_byte_s of nano1"),
+        (("coding", 0, "decompress_per_byte_s"), "fast", "coding decompress_per_byte_s of nano1"),
+        (("coding",), {"nano1": 1}, "coding must be a list"),
         (("seconds_spent",), "long", "seconds_spent"),
         (("passes",), True, "passes"),
         (("date",), 2026, "date"),
@@ -194,7 +200,13 @@ def test_an_unknown_field_is_ignored():
     assert PerformanceMap.from_dict(document) == make_map()
 
 
-@pytest.mark.parametrize("name", ["nodes", "measurements", "accuracy"])
+def test_a_map_of_before_images_were_coded_still_loads():
+    document = make_map().to_dict()
+    del document["coding"]
+    assert PerformanceMap.from_dict(document) == make_map(coding=())
+
+
+@pytest.mark.parametrize("name", ["nodes", "measurements", "accuracy", "coding"])
 def test_what_appears_twice_is_refused(name):
     entries = getattr(make_map(), name)
     with pytest.raises(MapError, match="appears twice"):

@@ -35,6 +35,15 @@ def test_an_input_tells_the_link_of_its_helper():
     assert MODEL.link_samples(record, LINKS) == {"node1": LinkSample(1e6, 0.1)}
 
 
+def test_work_on_an_input_is_not_taken_for_the_links():
+    """Unpacking is part of what the input took; rows that came behind computation are not."""
+    record = run("batch:2", ((125_000, 0.3), (40, 0.001)))
+    helper = record.per_node["node1"]
+    for input_s in (0.3, 0.02):
+        timed = replace(record, per_node={"node1": replace(helper, arrival_s=0.1, input_s=input_s)})
+        assert MODEL.link_samples(timed, LINKS) == {"node1": LinkSample(1e6, 0.1)}
+
+
 def test_a_helper_alone_tells_by_its_own_record():
     record = run("local@node2", node="node2", input_bytes=125_000, input_s=0.1, output_s=3.0)
     assert MODEL.link_samples(record, LINKS) == {"node2": LinkSample(1e6, 0.1)}
