@@ -82,6 +82,7 @@ def test_the_map_of_real_nodes_says_what_they_are_and_what_they_cost(live):
     full = next(shape for shape in sent if "full" in shape)
     assert sent["local"] == 0 < min(sent[shape] for shape in sent if "10" in shape) < sent[full]
     assert {each.batch for each in perf.held_out} <= set(range(2, 8)) and perf.held_out
+    assert [each.node for each in perf.coding] == ["node0", "node1"]
     # Each was predicted from this map, on the link as it was measured, for a plan that is in it.
     law = CostModel(perf)
     for each in perf.held_out:

@@ -227,7 +227,8 @@ def _report(heard: Heard, sent: _Sent) -> Report:
         input_s=own.input_s + latency_s,
         output_s=own.output_s + carried_s + latency_s,
         input_bytes=sent.nbytes,
-        arrival_s=own.arrival_s + latency_s,
+        # A small input comes without announcement, and nothing tells when its way began.
+        arrival_s=own.arrival_s + latency_s if own.arrival_s else 0.0,
         output_bytes=messages.size_of(heard.frames),
     )
     return Report(
