@@ -1,0 +1,200 @@
+"""A process that reads what boards send and passes it on when its time has come.
+
+The process is packets.c or packets.py; what is here starts it, speaks to it and ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import select
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.lab import namespaces
+from bench.lab.shape import Board, Link, namespace_of
+
+from prism.errors import ClusterError
+
+C, PYTHON = "c", "python"
+_COMPILERS = ("cc", "gcc", "clang")
+_TUN = Path("/dev/net/tun")
+_SOURCE = Path(__file__).parent / "packets.c"
+_SCRIPT = Path(__file__).parent / "packets.py"
+# Long, since whoever answers may be stopped for a while; a forwarder that died is noticed at once.
+_ANSWER_TIMEOUT_S = 120.0
+_END_TIMEOUT_S = 10.0
+_NICE = -20
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a forwarder has done since it was started.
+
+    Attributes:
+        packets: delivered.
+        bytes: of the delivered packets, without framing.
+        lost: by chance, or at a link that was cut.
+        dropped: their queue was full.
+        late_s: sum of how much later than due packets were delivered.
+        latest_s: the largest of these.
+        cpu_s: processor time spent.
+    """
+
+    packets: int
+    bytes: int
+    lost: int
+    dropped: int
+    late_s: float
+    latest_s: float
+    cpu_s: float
+
+
+class Forwarder:
+    """A process that reads what boards send and passes it on when its time has come.
+
+    Args:
+        kind: `c` or `python`.
+        lab: its name.
+        boards: of the lab.
+        directory: of the lab's files.
+        watched: whether it ends with the process that starts it.
+    """
+
+    def __init__(
+        self, kind: str, lab: str, boards: Sequence[Board], directory: Path, watched: bool
+    ) -> None:
+        self.kind = kind
+        self._watched = watched
+        self._lab, self._boards = lab, boards
+        self._control = directory / "control"
+        self._pid_file = directory / "forwarder.pid"
+        self._process: subprocess.Popen[str] | None = None
+
+    def lay(self, link: Link) -> None:
+        if not _TUN.exists():
+            _TUN.parent.mkdir(exist_ok=True)
+            os.mknod(_TUN, 0o600 | stat.S_IFCHR, os.makedev(10, 200))
+        program = [sys.executable, "-I", "-S", str(_SCRIPT)]
+        if self.kind == C:
+            program = [str(compiled(self._control.parent.parent))]
+        self._process = subprocess.Popen(
+            [*program, *self.arguments(link)],
+            stdin=subprocess.PIPE if self._watched else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the lab, which ends it in order
+        )
+        self._pid_file.write_text(str(self._process.pid))
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline().strip()
+        if said != "up":
+            raise ClusterError(f"the lab's forwarder did not start: {said}")
+        hasten(self._process.pid)
+        for board in self._boards:
+            namespaces.configure(namespace_of(self._lab, board.name), board)
+
+    def arguments(self, link: Link) -> list[str]:
+        """Return the forwarder's command line, after its program."""
+        paths = [namespaces.path_of(namespace_of(self._lab, board.name)) for board in self._boards]
+        rate, delay, loss = _numbers(link)
+        watched, shared = (str(int(each)) for each in (self._watched, link.shared))
+        return [str(self._control), watched, rate, delay, loss, shared, *map(str, paths)]
+
+    def reshape(self, link: Link, cut: Sequence[Board]) -> None:
+        self._ask(" ".join((*_numbers(link), str(sum(1 << board.index for board in cut)))))
+
+    def carried(self) -> Carried | None:
+        packets, nbytes, lost, dropped, *nanoseconds = map(int, self._ask("?").split())
+        return Carried(packets, nbytes, lost, dropped, *(each / 1e9 for each in nanoseconds))
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()  # it keeps nothing
+            self._process.communicate()
+            self._process = None
+        elif self._pid_file.exists():
+            end_forwarder(int(self._pid_file.read_text()), self._control)
+        self._pid_file.unlink(missing_ok=True)
+
+    def _ask(self, text: str) -> str:
+        """Send a message to the forwarder; return its answer.
+
+        Raises:
+            ClusterError: it is not there any more.
+        """
+        # A path, since other names of sockets end at the border of a namespace.
+        own = self._control.with_name(f"ask-{os.getpid()}-{threading.get_ident()}")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(_ANSWER_TIMEOUT_S)
+            try:
+                asking.bind(str(own))
+                asking.sendto(text.encode(), str(self._control))
+                return asking.recv(256).decode()
+            except OSError as error:
+                raise ClusterError(
+                    f"the lab's forwarder does not answer ({error}); take the lab down and up again"
+                ) from error
+            finally:
+                own.unlink(missing_ok=True)
+
+
+def hasten(pid: int) -> None:
+    """Let a process run as soon as it has something to do, however busy its core is.
+
+    A node that computes on the same core would else hold packets up for milliseconds.
+    """
+    try:
+        os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))
+    except OSError:  # not in this control group: first among the ordinary ones, then
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, pid, _NICE)
+
+
+def compiler() -> str | None:
+    """Return the path of a C compiler."""
+    return next(filter(None, map(shutil.which, _COMPILERS)), None)
+
+
+def compiled(directory: Path) -> Path:
+    """Return the forwarder as a program; compiled once for each version of its source.
+
+    Raises:
+        ClusterError: the compiler failed; says why.
+    """
+    digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
+    program = directory / f"packets-{digest}"
+    if not program.exists():
+        # Under another name first: another lab may be starting, too.
+        fresh = directory / f"packets-{os.getpid()}-{threading.get_ident()}"
+        namespaces.command(compiler() or "cc", "-O2", "-o", str(fresh), str(_SOURCE))
+        fresh.rename(program)
+    return program
+
+
+def end_forwarder(pid: int, control: Path) -> None:
+    """End a forwarder that another process started, and wait until it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        watch = os.pidfd_open(pid)
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if os.fsencode(control) in words:  # and not a stranger that was given its number
+                signal.pidfd_send_signal(watch, signal.SIGKILL)
+                select.select((watch,), (), (), _END_TIMEOUT_S)
+        finally:
+            os.close(watch)
+
+
+def _numbers(link: Link) -> tuple[str, str, str]:
+    """Return rate, delay and loss in the forwarder's units."""
+    return f"{link.rate_bps:.0f}", f"{link.delay_s * 1e9:.0f}", f"{link.loss * 1e6:.0f}"
