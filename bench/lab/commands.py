@@ -20,26 +20,23 @@ from bench.lab.cost import add_cost_options, tell_cost
 from bench.lab.media import medium_of
 from bench.lab.operations import change, command_on, dismantle
 from bench.lab.options import add_lab_options, add_link_options, lab_of
+from bench.lab.program import run_to_end
 from bench.lab.state import LabState, read_state, states
 
 from prism.errors import ConfigError, PrismError
 
 _DEFAULT = "lab"
-_WRONG_INPUT, _FAILED = 2, 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     options = parser().parse_args(arguments)
-    try:
+
+    def run() -> None:
         namespaces.check_rights()
         options.run(options)
-    except PrismError as error:
-        print(f"bench.lab: {error}", file=sys.stderr)
-        return _WRONG_INPUT if isinstance(error, ConfigError) else _FAILED
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return run_to_end(run, "bench.lab")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,9 +1,8 @@
 """What the lab itself costs: processor time per Mbit/s, and how much later packets come than due.
 
 A forwarder runs on the cores that nodes compute on, so what it takes they lack; and a packet that
-it delivers late looks like a longer delay of the link. Its processor time holds the receiver's share
-of TCP, too: the kernel does that work while a packet is handed over, where a device would do it by
-itself.
+it delivers late looks like a longer delay of the link. Its processor time holds the receiver's
+share of TCP, too: the kernel does that work while a packet is handed over.
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from bench.lab.forwarder import compiler
+from bench.lab.forwarder import PYTHON, C, compiler
 from bench.lab.lab import Lab
-from bench.lab.media import AUTO, CHOICES, NETEM, PYTHON, C, has_netem
+from bench.lab.media import AUTO, CHOICES, NETEM
+from bench.lab.netem import has_netem
 from bench.lab.shape import Link
 from rich.console import Console
 from rich.table import Table

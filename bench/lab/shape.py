@@ -72,7 +72,7 @@ class Link:
         Raises:
             ConfigError: a text is no rate, no time or no share.
         """
-        changes: dict[str, float] = {}
+        changes: dict[str, Any] = {}
         if rate is not None:
             changes["rate_bps"] = _quantity("rate", rate)
         if delay is not None:
