@@ -128,7 +128,7 @@ def transfer(lab: Lab, seconds: float) -> tuple[float, float]:
     return 8 * received / took_s, took_s
 
 
-def round_trip_s(lab: Lab) -> float:
+def round_trip_s(lab: Lab, trips: int = _TRIPS) -> float:
     """Return the median time of one byte to the second board and back."""
     with connection(lab) as (near, far):
 
@@ -139,7 +139,7 @@ def round_trip_s(lab: Lab) -> float:
         reflecting = threading.Thread(target=reflect)
         reflecting.start()
         trips_s = []
-        for _ in range(_TRIPS):
+        for _ in range(trips):
             started_s = time.perf_counter()
             near.sendall(b"x")
             near.recv(1)

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from bench.lab import namespaces
 from bench.lab.shape import Board, Link, namespace_of
@@ -30,7 +31,7 @@ _COMPILERS = ("cc", "gcc", "clang")
 _TUN = Path("/dev/net/tun")
 _SOURCE = Path(__file__).parent / "packets.c"
 _SCRIPT = Path(__file__).parent / "packets.py"
-# Long, since whoever answers may be stopped for a while; a forwarder that died is noticed at once.
+# Long, since a busy machine may keep it waiting; a forwarder that died is noticed at once.
 _ANSWER_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 10.0
 _NICE = -20
@@ -78,7 +79,7 @@ class Forwarder:
         self._lab, self._boards = lab, boards
         self._control = directory / "control"
         self._pid_file = directory / "forwarder.pid"
-        self._process: subprocess.Popen[str] | None = None
+        self._lifeline: IO[str] | None = None
 
     def lay(self, link: Link) -> None:
         if not _TUN.exists():
@@ -87,22 +88,29 @@ class Forwarder:
         program = [sys.executable, "-I", "-S", str(_SCRIPT)]
         if self.kind == C:
             program = [str(compiled(self._control.parent.parent))]
-        self._process = subprocess.Popen(
-            [*program, *self.arguments(link)],
+        pid, said = self._spawn([*program, *self.arguments(link)])
+        if said != "up":
+            raise ClusterError(f"the lab's forwarder did not start: {said}")
+        hasten(pid)
+        for board in self._boards:
+            namespaces.configure(namespace_of(self._lab, board.name), board)
+
+    def _spawn(self, command: Sequence[str]) -> tuple[int, str]:
+        """Start the process; return its id and the first line it says."""
+        with subprocess.Popen(
+            # Nobody's child, since it may outlive this process; with this one's standard input.
+            ["sh", "-c", '{ "$@" <&3 3<&- & } 3<&0; echo $!', "sh", *command],
             stdin=subprocess.PIPE if self._watched else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,  # Ctrl-C is for the lab, which ends it in order
-        )
-        self._pid_file.write_text(str(self._process.pid))
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline().strip()
-        if said != "up":
-            raise ClusterError(f"the lab's forwarder did not start: {said}")
-        hasten(self._process.pid)
-        for board in self._boards:
-            namespaces.configure(namespace_of(self._lab, board.name), board)
+        ) as shell:
+            self._lifeline, shell.stdin = shell.stdin, None
+            assert shell.stdout is not None
+            pid = shell.stdout.readline().strip()
+            self._pid_file.write_text(pid)
+            return int(pid), shell.stdout.readline().strip()
 
     def arguments(self, link: Link) -> list[str]:
         """Return the forwarder's command line, after its program."""
@@ -119,13 +127,12 @@ class Forwarder:
         return Carried(packets, nbytes, lost, dropped, *(each / 1e9 for each in nanoseconds))
 
     def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()  # it keeps nothing
-            self._process.communicate()
-            self._process = None
-        elif self._pid_file.exists():
+        if self._pid_file.exists():
             end_forwarder(int(self._pid_file.read_text()), self._control)
-        self._pid_file.unlink(missing_ok=True)
+            self._pid_file.unlink()
+        if self._lifeline is not None:
+            self._lifeline.close()
+            self._lifeline = None
 
     def _ask(self, text: str) -> str:
         """Send a message to the forwarder; return its answer.
@@ -135,18 +142,23 @@ class Forwarder:
         """
         # A path, since other names of sockets end at the border of a namespace.
         own = self._control.with_name(f"ask-{os.getpid()}-{threading.get_ident()}")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
-            asking.settimeout(_ANSWER_TIMEOUT_S)
+        with contextlib.ExitStack() as leaving:
+            asking = leaving.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            leaving.callback(own.unlink, missing_ok=True)
             try:
+                watch = os.pidfd_open(int(self._pid_file.read_text()))
+                leaving.callback(os.close, watch)
                 asking.bind(str(own))
                 asking.sendto(text.encode(), str(self._control))
-                return asking.recv(256).decode()
+                ready, _, _ = select.select((asking, watch), (), (), _ANSWER_TIMEOUT_S)
+                if asking in ready:
+                    return asking.recv(256).decode()
+                reason = "it has ended" if ready else f"silent for {_ANSWER_TIMEOUT_S:g} s"
             except OSError as error:
-                raise ClusterError(
-                    f"the lab's forwarder does not answer ({error}); take the lab down and up again"
-                ) from error
-            finally:
-                own.unlink(missing_ok=True)
+                reason = str(error)
+        raise ClusterError(
+            f"the lab's forwarder does not answer ({reason}); take the lab down and up again"
+        )
 
 
 def hasten(pid: int) -> None:
@@ -183,7 +195,7 @@ def compiled(directory: Path) -> Path:
 
 
 def end_forwarder(pid: int, control: Path) -> None:
-    """End a forwarder that another process started, and wait until it is gone."""
+    """End a forwarder, whoever started it, and wait until it is gone."""
     with contextlib.suppress(ProcessLookupError):
         watch = os.pidfd_open(pid)
         try:

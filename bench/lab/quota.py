@@ -11,7 +11,8 @@ from pathlib import Path
 from prism.errors import ConfigError
 
 # Short, so that a board is slow rather than fast and then stopped.
-PERIOD_US = 10_000
+_PERIOD_US = 10_000
+_LEAST_QUOTA_US = 1_000
 _GONE_TIMEOUT_S = 3.0
 _WAY_OUT = "leave --cpu out, or run on a machine where root may set CPU quotas"
 
@@ -119,7 +120,9 @@ def group_of_process(version: int, memberships: str) -> str:
 
 def limits(version: int, cores: float) -> dict[str, str]:
     """Return what to write, by file, so that a group uses `cores` of a core at most."""
-    quota_us = max(1_000, round(cores * PERIOD_US))  # the kernel takes no less
+    # The kernel takes no quota below 1 ms, so a very slow board has a longer period.
+    period_us = max(_PERIOD_US, round(_LEAST_QUOTA_US / cores))
+    quota_us = round(cores * period_us)
     if version == 2:
-        return {"cpu.max": f"{quota_us} {PERIOD_US}"}
-    return {"cpu.cfs_period_us": str(PERIOD_US), "cpu.cfs_quota_us": str(quota_us)}
+        return {"cpu.max": f"{quota_us} {period_us}"}
+    return {"cpu.cfs_period_us": str(period_us), "cpu.cfs_quota_us": str(quota_us)}
