@@ -150,8 +150,8 @@ class Forwarder:
                 leaving.callback(os.close, watch)
                 asking.bind(str(own))
                 asking.sendto(text.encode(), str(self._control))
-                ready, _, _ = select.select((asking, watch), (), (), _ANSWER_TIMEOUT_S)
-                if asking in ready:
+                ready, _, _ = select.select((asking.fileno(), watch), (), (), _ANSWER_TIMEOUT_S)
+                if asking.fileno() in ready:
                     return asking.recv(256).decode()
                 reason = "it has ended" if ready else f"silent for {_ANSWER_TIMEOUT_S:g} s"
             except OSError as error:
