@@ -35,6 +35,9 @@ _SCRIPT = Path(__file__).parent / "packets.py"
 _ANSWER_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 10.0
 _NICE = -20
+# Nobody's child, since it may outlive this process; with the standard input that it is given.
+_ORPHAN = '{ sh -c "$0" sh "$@" <&3 3<&- & } 3<&0'
+_SAY_ID = 'echo $$ && exec "$@"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,10 @@ class Forwarder:
             program = [str(compiled(self._control.parent.parent))]
         pid, said = self._spawn([*program, *self.arguments(link)])
         if said != "up":
-            raise ClusterError(f"the lab's forwarder did not start: {said}")
+            raise ClusterError(
+                f"the lab's forwarder did not start ({said or 'it said nothing'}); where the "
+                f"kernel has no tun devices, {namespaces.WAY_OUT}"
+            )
         hasten(pid)
         for board in self._boards:
             namespaces.configure(namespace_of(self._lab, board.name), board)
@@ -98,8 +104,7 @@ class Forwarder:
     def _spawn(self, command: Sequence[str]) -> tuple[int, str]:
         """Start the process; return its id and the first line it says."""
         with subprocess.Popen(
-            # Nobody's child, since it may outlive this process; with this one's standard input.
-            ["sh", "-c", '{ "$@" <&3 3<&- & } 3<&0; echo $!', "sh", *command],
+            ["sh", "-c", _ORPHAN, _SAY_ID, *command],
             stdin=subprocess.PIPE if self._watched else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -16,6 +16,7 @@ from bench.lab.shape import DEVICE, PREFIX_BITS, Board
 
 from prism.errors import ClusterError, ConfigError
 
+WAY_OUT = "use an emulated link: prism's option --link 100mbit,3ms, and the benchmarks in bench/"
 _DIRECTORY = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
 _GRACE_S = 3.0
@@ -29,14 +30,10 @@ def check_rights() -> None:
     """
     if os.geteuid() != 0:
         raise ConfigError(
-            "a lab needs root for its network namespaces: run with sudo, or use an emulated link: "
-            "--link 100mbit,3ms"
+            f"a lab needs root for its network namespaces: run with sudo, or {WAY_OUT}"
         )
     if shutil.which("ip") is None:
-        raise ConfigError(
-            "a lab needs the command ip: install iproute2, or use an emulated link: "
-            "--link 100mbit,3ms"
-        )
+        raise ConfigError(f"a lab needs the command ip: install iproute2, or {WAY_OUT}")
 
 
 def ip(*arguments: str, within: str | None = None) -> str:
@@ -71,8 +68,8 @@ def add(name: str) -> None:
         ip("netns", "add", name)
     except ClusterError as error:
         raise ConfigError(
-            f"network namespaces cannot be made here ({error}): run on a machine of your own with "
-            f"sudo, or use an emulated link: --link 100mbit,3ms"
+            f"network namespaces cannot be made here ({error}): run with sudo on a machine that "
+            f"allows it, or {WAY_OUT}"
         ) from error
     ip("link", "set", "lo", "up", within=name)
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+from pathlib import Path
 
 import pytest
 from bench.lab import namespaces
 from bench.lab.forwarder import PYTHON, C, compiler
+from bench.lab.quota import cpu_groups
 from bench.lab.shape import namespace_of
 from bench.lab.state import ROOT
 
@@ -41,7 +43,10 @@ def nothing_left(rights):
 
     def check(name):
         spaces = namespaces.ip("netns", "list")
-        groups = namespaces.command("find", "/sys/fs/cgroup", "-name", namespace_of(name, "*"))
+        groups = []
+        with contextlib.suppress(PrismError):
+            _, directory = cpu_groups(Path("/proc/self/mounts").read_text())
+            groups = list(directory.glob(namespace_of(name, "*")))
         return namespace_of(name, "") not in spaces and not (ROOT / name).exists() and not groups
 
     return check
