@@ -2,25 +2,34 @@
 
 Plans of the same size take turns, so that whatever else a device does hits all of them alike. At
 the end, points nobody measured are predicted and then measured, and the error goes into the map.
+
+    time the link
+    run every node alone                          # how fast each is; sizes and shares follow
+    for size in sizes, small ones first:
+        choose what fits into the time left       # the most telling first, by the forecast
+        measure what of it has this size, in turns
+    predict, then measure, the points held out
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from prism.errors import PlanError
-from prism.perfmap import HeldOut, MapLink, Measurement, PerformanceMap
-from prism.planner import CostModel
+from prism.errors import InputError
+from prism.perfmap import PerformanceMap
+from prism.plan import Plan
+from prism.profiler.budget import Budget
+from prism.profiler.forecast import Forecast
 from prism.profiler.linkfit import fit_link
 from prism.profiler.partial import PartialProfile
+from prism.profiler.passes import PassRunner, Progress
 from prism.profiler.points import (
     HELD_OUT_RUNS,
+    LEAST_RUNS,
     Point,
     Settings,
     held_out_points,
@@ -30,9 +39,9 @@ from prism.profiler.points import (
     runs_per_point,
     thinned,
 )
+from prism.profiler.result import map_of, predictable, with_predictions
+from prism.profiler.selection import Unit, affordable, batches_for, units
 from prism.profiler.target import ProfileTarget
-from prism.profiler.turns import take_turns
-from prism.record import RunRecord
 
 _LINK_SIZES = (1_000, 16_000, 64_000, 128_000)
 _LINK_REPEATS = 7
@@ -41,23 +50,15 @@ _LOOKS_AT_LINK = 3
 # A node of the same kind is slower if even its best run takes so many times as long as usual runs
 # of another; what is less may be chance.
 _HELD_BACK = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a profile is.
-
-    Attributes:
-        done: forward passes run, those of an interrupted profile included.
-        total: forward passes in all.
-        left_s: estimated time left; None before the first pass.
-        doing: what is measured now, in words.
-    """
-
-    done: int
-    total: int
-    left_s: float | None
-    doing: str
+# Parts of a budget: for the nodes alone, if they are run more often than they must be; for the
+# points held out.
+_PART_ALONE = 0.15
+_PART_HELD_OUT = 0.2
+# The first pass may find everything cold, the second does not.
+_LOOKS_AT_MODEL = 2
+# A budget that is proposed is longer than what was needed by this factor.
+_ROOM = 1.25
+_HELD_OUT_PASSES = 1 + HELD_OUT_RUNS
 
 
 class Profiler:
@@ -69,6 +70,11 @@ class Profiler:
         path: where the map goes; what is measured is kept beside it until it is complete.
         report: told about progress, before every pass.
         prism_version: to be named in the map.
+        clock: seconds on a monotonic clock, by which the budget is kept.
+
+    Raises:
+        InputError: the model has no samples of the lengths asked for.
+        MapError: what an interrupted profile left cannot be read.
     """
 
     def __init__(
@@ -78,84 +84,117 @@ class Profiler:
         path: Path,
         report: Callable[[Progress], None],
         prism_version: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._target = target
         self._settings = settings
         self._path = path
-        self._report = report
         self._version = prism_version
         self._alone = plans_alone([node.name for node in target.identity.nodes])
+        self._lengths = _lengths(settings, target)
+        self._partial = PartialProfile(path, target.identity, settings)
+        self._budget = Budget(settings.budget_s, clock)
+        self._forecast = Forecast(target)
+        self._runner = PassRunner(target, self._partial, self._forecast, self._budget, report)
         # How many points there are does not depend on who is how fast, which is measured first.
         self._choose_points([1.0] * len(self._alone))
-        self._runs = runs_per_point(settings, len(self._points))
-        self._done = Counter[Point]()
-        self._spent_s = 0.0
-        self._worked = 0
 
     def _choose_points(self, alone_s: Sequence[float]) -> None:
+        """Take the first choice of batch sizes that the budget pays for, or the last."""
         target, settings = self._target, self._settings
         plans = (*self._alone, *plans_together(target.model, settings.segments, alone_s))
-        self._groups = thinned(points_for(plans, settings.batches, target.lengths), settings)
-        self._points = [point for group in self._groups for point in group]
-        self._held_out = held_out_points(settings, plans, target.lengths)
+        for batches in self._batches():
+            groups = thinned(points_for(plans, batches, self._lengths), settings)
+            self._batches_chosen = batches
+            self._groups = _small_first(groups)
+            self._points = [point for group in self._groups for point in group]
+            self._held_out = held_out_points(settings, plans, batches, self._lengths)
+            self._most_runs = runs_per_point(settings, len(self._points))
+            self._reserve()
+            if len(self._affordable(LEAST_RUNS)) == len(self._points):
+                break
+        self._expect(self._points, self._most_runs)
+
+    def _batches(self) -> tuple[tuple[int, ...], ...]:
+        if self._settings.batches is not None:
+            return (self._settings.batches,)
+        if self._partial.batches and self._partial.batches[0] == self._settings.budget_s:
+            return (self._partial.batches[1],)
+        longest = max(self._lengths)
+        return batches_for(lambda batch: self._target.payload.outputs(batch, longest))
 
     def run(self) -> PerformanceMap:
         """Measure what is missing and write the map.
 
         Raises:
+            InputError: the budget is too small for one point; says which is not.
             ClusterError: a node failed while measuring; what was measured is kept.
             MapError: the map cannot be written; an older one is unchanged.
         """
-        partial = PartialProfile(self._path, self._target.identity, self._settings)
-        started_s = time.monotonic()
-        if len(self._target.identity.nodes) > 1:
-            # Anew even when continuing: the network may be another one by now.
-            self._measure_link(partial)
-        before_s = partial.seconds_spent
-
-        def save() -> None:
-            partial.seconds_spent = before_s + time.monotonic() - started_s
-            partial.save()
-
-        save()
         if len(self._alone) > 1:
-            self._choose_points(self._measure_alone(partial, save))
+            # Anew even when continuing: the network may be another one by now.
+            self._measure_link()
+        self._runner.begin()
+        for point, record in self._partial:
+            self._forecast.note(point, record.total_s)
+        if self._budget.limited:
+            self._look_at_model()
+        self._runner.save()
+        self._choose_points(self._measure_alone())
+        self._partial.batches = self._settings.budget_s, self._batches_chosen
         for group in self._groups:
-            self._measure(group, self._runs, partial, save)
-        perf = self._map(partial)
-        held_out = self._hold_out(perf, partial, save)
-        save()
-        perf = replace(
-            perf,
-            held_out=held_out,
-            passes=partial.passes,
-            seconds_spent=partial.seconds_spent,
-        )
-        partial.finish(perf, self._path)
+            self._measure_group(group)
+        perf = map_of(self._target, self._points, self._partial, self._settings, self._version)
+        held_out = self._hold_out(perf)
+        self._runner.save()
+        perf = with_predictions(perf, self._points, held_out, self._partial)
+        self._partial.finish(perf, self._path)
         return perf
 
-    def _measure_link(self, partial: PartialProfile) -> None:
+    def _measure_link(self) -> None:
         """Take note of the link; what was measured over another one is forgotten.
 
         To measure again costs minutes, to look again at what seems another link costs seconds.
         """
         for _ in range(_LOOKS_AT_LINK):
-            self._tell("link")
+            self._runner.tell("link")
             link = fit_link(self._target.link_times(_LINK_SIZES, _LINK_REPEATS))
-            if partial.link is None or partial.is_over(link):
+            if self._partial.link is None or self._partial.is_over(link):
                 break
-        partial.over(link)
+        self._partial.over(link)
+        self._forecast.link = self._partial.link
 
-    def _measure_alone(self, partial: PartialProfile, save: Callable[[], None]) -> list[float]:
+    def _look_at_model(self) -> None:
+        """Run one sample, from which all forecasts begin.
+
+        Raises:
+            InputError: the budget is too small for one point.
+        """
+        smallest = min(
+            (point for point in self._points if point.plan == Plan()), key=lambda point: point[1:]
+        )
+        for _ in range(_LOOKS_AT_MODEL):
+            self._runner.run(smallest._replace(batch=1))
+            needed_s = self._budget.elapsed_s + self._cost_s(smallest, LEAST_RUNS)
+            if needed_s <= self._budget.limit_s:
+                return
+        raise InputError(
+            f"a budget of {self._budget.limit_s:g} s is too small for one point: with the link, "
+            f"{smallest.plan} at batch {smallest.batch} and length {smallest.length} takes about "
+            f"{needed_s:.1f} s; give {math.ceil(_ROOM * needed_s)} s or more"
+        )
+
+    def _measure_alone(self) -> list[float]:
         """Return how long the same work takes on each node, in the cluster's order.
 
         The longest input tells most: a node whose processor is rationed runs freely for a moment.
         Nodes of one kind count as equally fast unless one is clearly held back.
         """
-        work = (min(self._settings.batches),), (max(self._target.lengths),)
-        alone = points_for(self._alone, *work)[0]
-        self._measure(alone, self._runs, partial, save)
-        runs_s = [[run.compute_s for run in partial.records(point)] for point in alone]
+        alone, runs = self._work_alone()
+        self._runner.measure(alone, runs, self._enough(runs))
+        runs_s = [[run.compute_s for run in self._partial.records(point)] for point in alone]
+        if len(self._alone) < 2 or not all(runs_s):
+            return [1.0] * len(self._alone)
         # The least of some runs is what a node can do; the rest is what disturbed it.
         alone_s = [min(runs) for runs in runs_s]
         nodes = self._target.identity.nodes
@@ -164,76 +203,95 @@ class Profiler:
             return [1.0] * len(alone_s)
         return alone_s
 
-    def _measure(
-        self,
-        group: tuple[Point, ...],
-        runs: int,
-        partial: PartialProfile,
-        save: Callable[[], None],
-    ) -> None:
-        """Run every point of a group `runs` times, in turns, after one warm-up each."""
-        missing = [point for point in group if len(partial.records(point)) < runs]
-        for point in group:
-            self._done[point] = len(partial.records(point)) + (point not in missing)
-        for point in missing:
-            self._run(point, partial)
-        for turn in take_turns(missing, runs):
-            for point in turn:
-                if len(partial.records(point)) < runs:
-                    partial.add(point, self._run(point, partial))
-            save()
+    def _work_alone(self) -> tuple[Unit, int]:
+        """Return what every node does alone, the longest that there is time for, and how often."""
+        least = min(self._batches_chosen)
+        for length in sorted(self._lengths, reverse=True):
+            alone = points_for(self._alone, (least,), (length,))[0]
+            pass_s = sum(map(self._forecast.pass_s, alone))
+            if (1 + LEAST_RUNS) * pass_s <= self._budget.left_s:
+                break
+        runs = self._most_runs
+        while runs > LEAST_RUNS and (1 + runs) * pass_s > _PART_ALONE * self._budget.limit_s:
+            runs -= 1
+        return alone, runs
 
-    def _run(self, point: Point, partial: PartialProfile) -> RunRecord:
-        self._tell(f"{point.plan}, batch {point.batch}, length {point.length}")
-        record = self._target.run(point.plan, point.batch, point.length)
-        record = replace(record, plan=point.plan)  # plain `local` is recorded with its node
-        partial.passes += 1
-        self._done[point] += 1
-        self._spent_s += record.total_s
-        self._worked += point.batch * point.length
-        return record
-
-    def _tell(self, doing: str) -> None:
-        wanted = dict.fromkeys(self._points, self._runs + 1)
-        wanted |= dict.fromkeys(self._held_out, HELD_OUT_RUNS + 1)
-        left = sum(
-            max(0, passes - self._done[point]) * point.batch * point.length
-            for point, passes in wanted.items()
-        )
-        left_s = left * self._spent_s / self._worked if self._worked else None
-        self._report(Progress(self._done.total(), sum(wanted.values()), left_s, doing))
-
-    def _map(self, partial: PartialProfile) -> PerformanceMap:
-        measured = [(point, partial.records(point)) for point in self._points]
-        scopes = [records[0].energy_scope for _, records in measured if records[0].energy_scope]
-        return PerformanceMap(
-            model_hash=self._target.identity.model_hash,
-            model=self._target.model,
-            nodes=self._target.identity.nodes,
-            link=partial.link or MapLink(bandwidth_bps=1e9),
-            measurements=tuple(Measurement.of(records) for _, records in measured),
-            payload=self._target.payload,
-            accuracy=self._target.accuracy,
-            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            prism_version=self._version,
-            energy_scope=scopes[0] if scopes else "",
-            source="measured by prism profile",
+    def _measure_group(self, group: Unit) -> None:
+        """Measure those points of a group that are among what the budget pays for."""
+        self._reserve()
+        chosen = self._affordable(LEAST_RUNS)
+        runs = self._most_runs
+        while runs > LEAST_RUNS and not self._affords(chosen, runs):
+            runs -= 1
+        self._expect(chosen, runs)
+        self._runner.measure(
+            [point for point in group if point in chosen], runs, self._enough(runs)
         )
 
-    def _hold_out(
-        self, perf: PerformanceMap, partial: PartialProfile, save: Callable[[], None]
-    ) -> tuple[HeldOut, ...]:
-        """Predict points that were not measured, measure them, and return both."""
-        self._measure(self._held_out, HELD_OUT_RUNS, partial, save)
-        model = CostModel(perf)
-        found = []
-        for point in self._held_out:
-            try:
-                predicted = model.predict(point.plan, point.batch, point.length, perf.link.state())
-            except PlanError:
-                continue  # a batch smaller than its nodes
-            measured_s = median(record.total_s for record in partial.records(point))
-            found.append(
-                HeldOut(point.plan.shape, point.batch, point.length, predicted.total_s, measured_s)
+    def _hold_out(self, perf: PerformanceMap) -> Mapping[Point, float]:
+        """Predict points that were not measured, and measure them; return the predictions."""
+        predicted = predictable(perf, self._held_out)
+        self._budget.reserved_s = 0.0
+        chosen = affordable(
+            ((point,) for point in predicted), self._held_out_cost_s, self._budget.left_s
+        )
+        self._runner.expect(dict.fromkeys(self._points, 0) | dict.fromkeys(chosen, _HELD_OUT_PASSES))
+        self._runner.measure(tuple(chosen), HELD_OUT_RUNS, self._enough(HELD_OUT_RUNS))
+        return {point: predicted[point] for point in chosen}
+
+    def _reserve(self) -> None:
+        """Keep back what the points held out need, up to their part of the budget."""
+        needed_s = sum(map(self._held_out_cost_s, self._held_out))
+        self._budget.reserved_s = min(needed_s, _PART_HELD_OUT * self._budget.limit_s)
+
+    def _expect(self, points: Sequence[Point] | Mapping[Point, float], runs: int) -> None:
+        wanted = dict.fromkeys(points, runs + 1) | dict.fromkeys(self._held_out, _HELD_OUT_PASSES)
+        self._runner.expect(wanted)
+
+    def _affordable(self, runs: int) -> dict[Point, float]:
+        costs_s = {point: self._cost_s(point, runs) for point in self._points}
+        return affordable(units(self._points), costs_s.__getitem__, self._budget.left_s)
+
+    def _affords(self, points: Mapping[Point, float], runs: int) -> bool:
+        return sum(self._cost_s(point, runs) for point in points) <= self._budget.left_s
+
+    def _enough(self, runs: int) -> int:
+        """Return how many records make a point measured; under a budget it is not run again."""
+        return min(runs, LEAST_RUNS) if self._budget.limited else runs
+
+    def _cost_s(self, point: Point, runs: int) -> float:
+        """Return how long the missing runs of a point will take, warming up included."""
+        noted = len(self._partial.records(point))
+        missing = 0 if noted >= self._enough(runs) else 1 + runs - noted
+        return missing * self._forecast.pass_s(point)
+
+    def _held_out_cost_s(self, point: Point) -> float:
+        return self._cost_s(point, HELD_OUT_RUNS)
+
+
+def _lengths(settings: Settings, target: ProfileTarget) -> tuple[int, ...]:
+    """Return the lengths to measure.
+
+    Raises:
+        InputError: the model has no samples so long.
+    """
+    if settings.lengths is None:
+        return target.lengths
+    for length in settings.lengths:
+        if length > target.model.max_length:
+            raise InputError(
+                f"length {length} is too long for this model, which takes up to "
+                f"{target.model.max_length} positions"
             )
-        return tuple(found)
+        if not target.any_length and length not in target.lengths:
+            raise InputError(
+                f"length {length} is not possible: every sample of this model has "
+                f"{target.lengths[0]} positions; leave the length out"
+            )
+    return tuple(sorted(settings.lengths))
+
+
+def _small_first(groups: Sequence[Unit]) -> list[Unit]:
+    """Return the groups in order of their work, so that small ones tell what large ones take."""
+    filled = [group for group in groups if group]
+    return sorted(filled, key=lambda group: max(point.batch * point.length for point in group))
