@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -44,13 +45,15 @@ class LinkPart:
     """One link-dependent part of a plan's cost, over all measured points."""
 
     def __init__(self, times: Mapping[tuple[int, int], LinkTime], measured: LinkState) -> None:
-        if len({batch for batch, _ in times}) == 1:
-            # One batch size alone would be continued in proportion, but latency is there once,
-            # however many rows.
-            more = {
-                (2 * batch, length): at.doubled(measured) for (batch, length), at in times.items()
-            }
-            times = {**times, **more}
+        # One batch size alone would be continued in proportion, but latency is there once, however
+        # many rows.
+        batches = Counter(length for _, length in times)
+        more = {
+            (2 * batch, length): time.doubled(measured)
+            for (batch, length), time in times.items()
+            if batches[length] == 1
+        }
+        times = {**times, **more}
         self._times = times
         self._measured = measured
         self.as_measured = Surface({point: time.measured_s for point, time in times.items()})

@@ -19,6 +19,8 @@ from prism.planner.traffic import exchange_bytes, exchange_count, transfer_s
 from prism.profiler.points import Point
 from prism.profiler.target import ProfileTarget
 
+_LEAST_COMPUTED = 0.1
+
 
 class Forecast:
     """Estimates passes of one model on one cluster.
@@ -66,7 +68,7 @@ class Forecast:
             parts = [share / sum(shares) for share in shares]
         rows = strategy.rows(plan, batch)
         alone_s = [
-            part * self._alone(name).at(count, length)
+            part * self._alone_s(name, count, length)
             for name, part, count in zip(nodes, parts, rows, strict=True)
             if count
         ]
@@ -86,15 +88,17 @@ class Forecast:
             seconds += exchanges * transfer_s(size, link, link.state())
         return seconds
 
-    def _alone(self, name: str) -> Surface:
-        """Return passes of one node alone; those of the first where it has not run yet."""
+    def _alone_s(self, name: str, batch: int, length: int) -> float:
+        """Return what a node needs alone, transfers apart; the first's time if it has not run."""
         plan = Plan("local", (name,)) if name != self._names[0] else Plan()
         if not self._passes_s[plan]:
             plan = Plan()
         if plan not in self._surfaces:
             known = self._passes_s[plan]
             self._surfaces[plan] = Surface({size: median_low(known[size]) for size in known})
-        return self._surfaces[plan]
+        pass_s = self._surfaces[plan].at(batch, length)
+        # A link that was faster meanwhile leaves no time; some of a pass is computation anyhow.
+        return max(_LEAST_COMPUTED * pass_s, pass_s - self._moving_s(plan, batch, length))
 
 
 def _ratio(size: list[int], other: tuple[int, int]) -> float:

@@ -114,6 +114,7 @@ class PassRunner:
         """Report what is done now, and how much is left."""
         left = {point: max(0, count - self._done[point]) for point, count in self._wanted.items()}
         left_s = sum(passes * self._expected_s[point] for point, passes in left.items())
+        left_s = min(left_s, max(0.0, self._budget.limit_s - self._budget.elapsed_s))
         known = any(self._expected_s.values())
         done = self._done.total()
         self._report(Progress(done, done + sum(left.values()), left_s if known else None, doing))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from statistics import median
 
@@ -139,11 +140,13 @@ class Profiler:
             self._forecast.note(point, record.total_s)
         if self._budget.limited:
             self._look_at_model()
+            self._choose_points([1.0] * len(self._alone))
         self._runner.save()
         self._choose_points(self._measure_alone())
         self._partial.batches = self._settings.budget_s, self._batches_chosen
-        for group in self._groups:
-            self._measure_group(group)
+        self._measure_together()
+        if not any(self._partial.records(point) for point in self._points if point.plan == Plan()):
+            raise self._too_small()
         perf = map_of(self._target, self._points, self._partial, self._settings, self._version)
         held_out = self._hold_out(perf)
         self._runner.save()
@@ -170,18 +173,29 @@ class Profiler:
         Raises:
             InputError: the budget is too small for one point.
         """
-        smallest = min(
-            (point for point in self._points if point.plan == Plan()), key=lambda point: point[1:]
-        )
+        if any(self._partial):
+            return
+        smallest = self._smallest()
         for _ in range(_LOOKS_AT_MODEL):
             self._runner.run(smallest._replace(batch=1))
             needed_s = self._budget.elapsed_s + self._cost_s(smallest, LEAST_RUNS)
             if needed_s <= self._budget.limit_s:
                 return
-        raise InputError(
+        raise self._too_small()
+
+    def _smallest(self) -> Point:
+        """Return the point without which there is no map."""
+        return min(
+            (point for point in self._points if point.plan == Plan()), key=lambda each: each[1:]
+        )
+
+    def _too_small(self) -> InputError:
+        plan, batch, length = self._smallest()
+        needed_s = self._budget.elapsed_s + self._cost_s(self._smallest(), LEAST_RUNS)
+        return InputError(
             f"a budget of {self._budget.limit_s:g} s is too small for one point: with the link, "
-            f"{smallest.plan} at batch {smallest.batch} and length {smallest.length} takes about "
-            f"{needed_s:.1f} s; give {math.ceil(_ROOM * needed_s)} s or more"
+            f"{plan} at batch {batch} and length {length} takes about {needed_s:.1f} s; give it "
+            f"{math.ceil(_ROOM * needed_s)} s or more"
         )
 
     def _measure_alone(self) -> list[float]:
@@ -190,6 +204,7 @@ class Profiler:
         The longest input tells most: a node whose processor is rationed runs freely for a moment.
         Nodes of one kind count as equally fast unless one is clearly held back.
         """
+        self._budget.reserved_s = 0.0
         alone, runs = self._work_alone()
         self._runner.measure(alone, runs, self._enough(runs))
         runs_s = [[run.compute_s for run in self._partial.records(point)] for point in alone]
@@ -216,17 +231,32 @@ class Profiler:
             runs -= 1
         return alone, runs
 
-    def _measure_group(self, group: Unit) -> None:
-        """Measure those points of a group that are among what the budget pays for."""
-        self._reserve()
-        chosen = self._affordable(LEAST_RUNS)
-        runs = self._most_runs
-        while runs > LEAST_RUNS and not self._affords(chosen, runs):
-            runs -= 1
-        self._expect(chosen, runs)
-        self._runner.measure(
-            [point for point in group if point in chosen], runs, self._enough(runs)
-        )
+    def _measure_together(self) -> None:
+        """Measure what the budget pays for, and think again after every group.
+
+        What turned out cheaper than forecast leaves time for points passed over before.
+        """
+        given_up: set[Point] = set()
+        while True:
+            self._reserve()
+            chosen = self._affordable(LEAST_RUNS)
+            runs = self._most_runs
+            while runs > LEAST_RUNS and not self._affords(chosen, runs):
+                runs -= 1
+            self._expect(chosen, runs)
+            group = self._next_group(chosen.keys() - given_up, runs)
+            if not group:
+                return
+            self._runner.measure(group, runs, self._enough(runs))
+            given_up |= {point for point in group if self._missing(point, runs)}
+
+    def _next_group(self, chosen: AbstractSet[Point], runs: int) -> Unit:
+        """Return the chosen points of the first group that has any to measure; none if none has."""
+        for group in self._groups:
+            found = tuple(point for point in group if point in chosen)
+            if any(self._missing(point, runs) for point in found):
+                return found
+        return ()
 
     def _hold_out(self, perf: PerformanceMap) -> Mapping[Point, float]:
         """Predict points that were not measured, and measure them; return the predictions."""
@@ -235,7 +265,9 @@ class Profiler:
         chosen = affordable(
             ((point,) for point in predicted), self._held_out_cost_s, self._budget.left_s
         )
-        self._runner.expect(dict.fromkeys(self._points, 0) | dict.fromkeys(chosen, _HELD_OUT_PASSES))
+        self._runner.expect(
+            dict.fromkeys(self._points, 0) | dict.fromkeys(chosen, _HELD_OUT_PASSES)
+        )
         self._runner.measure(tuple(chosen), HELD_OUT_RUNS, self._enough(HELD_OUT_RUNS))
         return {point: predicted[point] for point in chosen}
 
@@ -259,11 +291,13 @@ class Profiler:
         """Return how many records make a point measured; under a budget it is not run again."""
         return min(runs, LEAST_RUNS) if self._budget.limited else runs
 
-    def _cost_s(self, point: Point, runs: int) -> float:
-        """Return how long the missing runs of a point will take, warming up included."""
+    def _missing(self, point: Point, runs: int) -> int:
+        """Return how many passes a point still needs, one to warm up included."""
         noted = len(self._partial.records(point))
-        missing = 0 if noted >= self._enough(runs) else 1 + runs - noted
-        return missing * self._forecast.pass_s(point)
+        return 0 if noted >= self._enough(runs) else 1 + runs - noted
+
+    def _cost_s(self, point: Point, runs: int) -> float:
+        return self._missing(point, runs) * self._forecast.pass_s(point)
 
     def _held_out_cost_s(self, point: Point) -> float:
         return self._cost_s(point, HELD_OUT_RUNS)

@@ -1,8 +1,8 @@
 """Which points a budget pays for: the most telling first, others as far as time is left.
 
-A plan measured at one size only says little of other sizes, so a plan's smallest and largest sizes
-are taken together. First `local` at those sizes, with which all else is compared; then plan after
-plan; then the sizes between. What fits nowhere is left out, and predicted from the rest.
+A plan measured at one size only says little of other sizes, so its smallest and largest sizes, its
+corners, are taken together. First `local` at those sizes, with which all else is compared; then
+plan after plan; then the sizes between. What fits nowhere is left out, and predicted from the rest.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def batches_for(output_bytes: Callable[[int], float]) -> tuple[tuple[int, ...], 
 def units(points: Sequence[Point]) -> list[Unit]:
     """Return what is measured together or not at all, the most telling first.
 
-    A plan's corners come before its single points, so that a single one is taken only where the
-    corners are too much. A point may appear in several units.
+    Where a plan's corners are too much, its smallest batch is taken, at the shortest and longest
+    length. Then come the sizes between, all of a length together: a plan's cost at one length is
+    nothing to lead on from without a second batch. A point may appear in several units.
     """
     by_plan: dict[Plan, list[Point]] = {}
     for point in points:
@@ -48,9 +49,20 @@ def units(points: Sequence[Point]) -> list[Unit]:
     }
     found: list[Unit] = [(point,) for point in corners.get(Plan(), ())]
     found.extend(corners.values())
+    found.extend(_of_smallest_batch(corners[plan]) for plan in ordered)
     for plan in ordered:
-        found.extend((point,) for point in by_plan[plan])
+        found.extend(_by_length(by_plan[plan]))
     return found
+
+
+def _of_smallest_batch(points: Sequence[Point]) -> Unit:
+    least = min(point.batch for point in points)
+    return tuple(point for point in points if point.batch == least)
+
+
+def _by_length(points: Sequence[Point]) -> list[Unit]:
+    lengths = dict.fromkeys(point.length for point in points)
+    return [tuple(point for point in points if point.length == length) for length in lengths]
 
 
 def affordable(
