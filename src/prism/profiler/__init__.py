@@ -1,9 +1,9 @@
 """The offline profile: measure few points, model the rest, write a performance map.
 
 `target` says what the profiler needs of a cluster, `points` what is worth measuring, `forecast` how
-long it will take, `selection` what of it the `budget` pays for, `turns` in which order, `linkfit`
-fits the cost of an exchange, `passes` runs and notes, `partial` keeps what was measured across
-interruptions, `result` makes the map, `profile` does it all.
+long that takes, `selection` what comes first, `schedule` what of it fits into the `budget`, `turns`
+in which order, `linkfit` fits the cost of an exchange, `passes` runs and notes, `partial` keeps
+what was measured across interruptions, `result` makes the map, `profile` does it all.
 """
 
 from prism.profiler.passes import Progress
