@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prism.cli import output
 from prism.cli.durations import tell_seconds
-from prism.cli.ticker import Ticker, on_terminal
+from prism.cli.ticker import LINE_EVERY_S, Ticker, on_terminal
 
 if TYPE_CHECKING:
     from prism.perfmap import LeftOutPoint, PerformanceMap
@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 _PAPER_PASSES = 2880
 # What a point left out would have taken: warmed up once, run twice.
 _LEAST_PASSES = 3
+_ROOM = 1.25
 
 
 @contextmanager
-def shown_progress() -> Iterator[Callable[[Progress], None]]:
-    """Show progress on stderr: a bar on a terminal, else a line every few seconds."""
+def shown_progress(every_s: float = LINE_EVERY_S) -> Iterator[Callable[[Progress], None]]:
+    """Show progress on stderr: a bar on a terminal, else a line every few seconds.
+
+    Args:
+        every_s: seconds between two lines, during one long pass too.
+    """
     if not on_terminal():
         now = _Now()
-        with Ticker(now.line):
+        with Ticker(now.line, every_s):
             yield now.take
         return
     from rich.console import Console
@@ -132,13 +137,10 @@ def left_out_lines(perf: PerformanceMap) -> list[str]:
         lines.append(f"  predicted from those measured: {_listed(known)}")
     if unknown:
         lines.append(f"  plans that never ran, and cannot be chosen: {_plans(unknown)}")
-    more_s = sum(_LEAST_PASSES * (point.predicted_s or _typical_s(perf)) for point in perf.left_out)
-    lines.append(f"  --budget {tell_seconds(perf.seconds_spent + more_s)} would measure them too")
+    more_s = sum(_LEAST_PASSES * (point.expected_s or 0.0) for point in perf.left_out)
+    enough_s = _ROOM * (max(perf.budget_s, perf.seconds_spent) + more_s)
+    lines.append(f"  --budget {tell_seconds(enough_s)} would measure them too")
     return lines
-
-
-def _typical_s(perf: PerformanceMap) -> float:
-    return median(entry.total_s.median for entry in perf.measurements)
 
 
 def _plans(points: Iterable[LeftOutPoint]) -> str:

@@ -1,4 +1,4 @@
-"""A line every few seconds on stderr while something takes long, for logs and for the patient."""
+"""A line every few seconds on stderr while something takes long and there is no terminal."""
 
 from __future__ import annotations
 

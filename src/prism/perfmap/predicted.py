@@ -39,16 +39,20 @@ class LeftOutPoint:
         batch: rows.
         length: positions per row.
         predicted_s: what the map predicts at the measured link; None = this plan was never run.
+        expected_s: what a pass was expected to take when there was no time for it; rougher, but
+            known of every plan. None where nobody said.
     """
 
     plan: str
     batch: int
     length: int
     predicted_s: float | None = None
+    expected_s: float | None = None
 
     def __post_init__(self) -> None:
         require_shape("left-out plan", self.plan)
         require_integer(f"left-out batch of {self.plan}", self.batch, 1)
         require_integer(f"left-out length of {self.plan}", self.length, 1)
-        if self.predicted_s is not None:
-            require_number(f"left-out predicted_s of {self.plan}", self.predicted_s)
+        for name in ("predicted_s", "expected_s"):
+            if getattr(self, name) is not None:
+                require_number(f"left-out {name} of {self.plan}", getattr(self, name))

@@ -186,7 +186,7 @@ class Profiler:
         perf = map_of(self._target, points, self._partial, self._settings, self._version)
         held_out = self._hold_out(perf)
         self._runner.save()
-        perf = with_predictions(perf, points, held_out, self._partial)
+        perf = with_predictions(perf, points, held_out, self._partial, self._forecast)
         self._partial.finish(perf, self._path)
         return perf
 

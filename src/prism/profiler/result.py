@@ -10,6 +10,7 @@ from statistics import median
 from prism.errors import PlanError
 from prism.perfmap import HeldOut, LeftOutPoint, MapLink, Measurement, PerformanceMap
 from prism.planner import CostModel
+from prism.profiler.forecast import Forecast
 from prism.profiler.partial import PartialProfile
 from prism.profiler.points import Point, Settings
 from prism.profiler.target import ProfileTarget
@@ -58,6 +59,7 @@ def with_predictions(
     points: Sequence[Point],
     predicted_s: Mapping[Point, float],
     partial: PartialProfile,
+    forecast: Forecast,
 ) -> PerformanceMap:
     """Return the map with its error at held-out points, and with the points that it lacks.
 
@@ -66,6 +68,7 @@ def with_predictions(
         points: that were to be measured.
         predicted_s: of the held-out points.
         partial: has the records of both.
+        forecast: what the points that it lacks would have taken.
     """
     held_out = [
         HeldOut(plan.shape, batch, length, seconds, median(run.total_s for run in records))
@@ -78,7 +81,13 @@ def with_predictions(
         perf,
         held_out=tuple(held_out),
         left_out=tuple(
-            LeftOutPoint(point.plan.shape, point.batch, point.length, predictions.get(point))
+            LeftOutPoint(
+                point.plan.shape,
+                point.batch,
+                point.length,
+                predictions.get(point),
+                forecast.pass_s(point),
+            )
             for point in lacking
         ),
         passes=partial.passes,
