@@ -70,7 +70,7 @@ def test_the_budget_is_kept_and_used(path, cluster, budget_s):
     assert PerformanceMap.load(path) == perf
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.floats(0.3, 30), st.floats(0.3, 30), st.floats(1, 600), st.floats(5, 1000), st.integers(0, 9)
 )
@@ -108,7 +108,7 @@ def test_a_pass_that_takes_unexpectedly_long_is_made_up_for(path, budget_s):
 
 @pytest.mark.parametrize(
     ("cluster", "budget_s", "largest"),
-    [(two, 300, 16), (two, 60, 8), (two, 30, 4), (two, 15, 3), (slow, 300, 4), (texts, 100, 16)],
+    [(two, 300, 16), (two, 60, 8), (two, 30, 6), (two, 15, 3), (slow, 300, 6), (texts, 100, 16)],
 )
 def test_slow_models_get_smaller_batches(path, cluster, budget_s, largest):
     perf, _ = profile(cluster(), path, budget_s=float(budget_s))
@@ -117,9 +117,9 @@ def test_slow_models_get_smaller_batches(path, cluster, budget_s, largest):
 
 def test_outputs_too_large_for_a_batch_make_it_smaller_without_a_budget_too(path):
     target = two()
-    target.payload = replace(target.payload, output_bytes=100e6)
+    target.payload = replace(target.payload, output_bytes=80e6)
     perf, _ = profile(target, path)
-    assert max(entry.batch for entry in perf.measurements) == 4
+    assert max(entry.batch for entry in perf.measurements) == 6
 
 
 def test_named_batches_are_kept_and_slow_points_left_out(path):
@@ -225,7 +225,7 @@ def test_a_continued_profile_has_the_budget_for_what_is_left(path, stop_at):
     target = two()
     perf, took_s = profile(target, path, budget_s=30.0)
     assert took_s <= 33
-    assert max(entry.batch for entry in perf.measurements) == 4
+    assert max(entry.batch for entry in perf.measurements) == 6
     # One sample is looked at only where nothing is known, and nothing whole is run again.
     again = {"{} {} {}".format(*point) for point in target.log}
     assert not again & whole

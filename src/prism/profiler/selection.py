@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from prism.plan import Plan
 from prism.profiler.points import Point, is_corner
 
-# Batch sizes where nobody names any: the first that fit. Slow models get smaller ones; between the
-# sizes there is always one left to test the prediction.
-BATCHES = ((1, 4, 16), (1, 4, 8), (1, 2, 4), (1, 3))
+# Batch sizes where nobody names any: the first that fit. Slow models get smaller ones, and rather
+# two that lie far apart than three: larger batches are predicted from the slope. Between the sizes
+# there is always one left to test the prediction.
+BATCHES = ((1, 4, 16), (1, 4, 8), (1, 6), (1, 3))
 # More bytes of outputs in one batch are refused by small devices.
 _MOST_OUTPUT_BYTES = 512 * 2**20
 
