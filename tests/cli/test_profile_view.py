@@ -106,6 +106,12 @@ def test_points_are_told_by_plan_and_plans_that_never_ran_apart(perf):
     assert left_out_lines(replace(perf, left_out=())) == []
 
 
+def test_of_many_plans_some_are_told(perf):
+    points = tuple(LeftOutPoint(f"seq:2:L{means}", 4, 197, 0.5) for means in range(1, 10))
+    line = left_out_lines(replace(perf, left_out=points))[1]
+    assert line.count(" at 4x197") == 6 and line.endswith("; 3 more plans, all named in the map")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.2, "1s"), (25, "25s"), (119.5, "120s"), (121, "3m"), (300, "5m")]
 )
