@@ -171,10 +171,17 @@ class CostModel:
         A stall for a helper that computed longer than its share is not the link's. A run that
         failed, exchanged nothing, or has a plan that the map lacks, says nothing.
         """
+        nodes = tuple(_computed_s(record))
         measured = self._coverage.by_shape.get(record.plan.shape)
+        late_s = self._late_s(record)
+        if measured is None:
+            measured = self._coverage.measured(record.plan, nodes)
+            late_s += self._coverage.longer_stalls_s(
+                record.plan, nodes, record.batch, record.length
+            )
         if measured is None or record.outcome != "ok":
             return None
-        return measured.link_sample(record, self._late_s(record))
+        return measured.link_sample(record, late_s)
 
     def timeout_sample(
         self,

@@ -162,6 +162,15 @@ class Coverage:
         factor = self._factor_together(plan, len(prediction.occupied))
         return cost._replace(compute_s=cost.compute_s * factor)
 
+    def longer_stalls_s(self, plan: Plan, nodes: tuple[str, ...], batch: int, length: int) -> float:
+        """Return how much longer rank 0 stalls than in the measured split, over the map's link."""
+        found = self.prediction(plan, nodes, batch, length)
+        if isinstance(found, LeftOut) or not found.measured:
+            return 0.0
+        links = Links(self._map.link.state())
+        as_measured = found.measured.at(batch, length, links.default)
+        return self.cost(found, batch, length, links, {}).comm_s - as_measured.comm_s
+
     def expected_compute_s(
         self, plan: Plan, nodes: Sequence[str], batch: int, length: int
     ) -> dict[str, float]:
