@@ -12,6 +12,7 @@ from typing import NamedTuple
 from prism.errors import PlanError
 from prism.perfmap import Accuracy, PerformanceMap
 from prism.plan import Plan
+from prism.planner.answers import WHOLE, Wanted
 from prism.planner.cost import Cost
 from prism.planner.coverage import Coverage, LeftOut, Prediction
 from prism.planner.link_estimate import LinkSample
@@ -50,14 +51,18 @@ class _Predictions(NamedTuple):
 class CostModel:
     """Predicts what plans cost, from one map."""
 
-    def __init__(self, perf: PerformanceMap) -> None:
+    def __init__(self, perf: PerformanceMap, wanted: Wanted = WHOLE) -> None:
         """Prepare a map for many predictions.
+
+        Args:
+            perf: the map.
+            wanted: the form of output that requests want.
 
         Raises:
             MapError: nobody measured `local`, with which every other plan is compared.
         """
         self.map = perf
-        self._coverage = Coverage(perf)
+        self._coverage = Coverage(perf, wanted)
         self._solved = SolvedSplits(self._coverage)
         self.first = self._coverage.first
         self._names = tuple(node.name for node in perf.nodes)

@@ -31,6 +31,11 @@ class LinkTime(NamedTuple):
             longer_s = max(0.0, longer_s - self.slack_s)
         return max(0.0, self.measured_s + longer_s)
 
+    def less(self, bits: float, measured: LinkState) -> LinkTime:
+        """Return the time without so many of its bits, over the measured link."""
+        shorter_s = min(self.measured_s, bits / measured.bandwidth_bps)
+        return self._replace(measured_s=self.measured_s - shorter_s, bits=self.bits - bits)
+
 
 class LinkPart:
     """One link-dependent part of a plan's cost, over all measured points."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from prism.perfmap import MapLink, Payload
 from prism.plan import ModelShape, Plan
+from prism.planner.answers import WHOLE, Wanted
 from prism.planner.cost import NO_STALL_S, Cost, PlanCost
 from prism.planner.setting import Setting
 from prism.planner.shares import improved
@@ -62,8 +63,9 @@ class PositionSplit:
     Args:
         model: what a block's work depends on.
         link: as measured.
-        payload: bytes in and out.
+        payload: bytes in and out, of whole outputs.
         alone_s: returns how long a node computes (name, batch, length) alone.
+        wanted: the form of output that requests want.
     """
 
     def __init__(
@@ -72,11 +74,13 @@ class PositionSplit:
         link: MapLink,
         payload: Payload,
         alone_s: Callable[[str, int, int], float],
+        wanted: Wanted = WHOLE,
     ) -> None:
         self._model = model
         self._link = link
         self._payload = payload
         self._alone_s = alone_s
+        self._wanted = wanted
         self._moved = lru_cache(maxsize=_KEPT)(self._find_moved)
 
     def compute_s(
@@ -171,8 +175,18 @@ class PositionSplit:
         return max(paces) <= (1 + _ALIKE) * min(paces)
 
     def _gathers(self, length: int) -> bool:
-        """Whether the model head needs rows of others: a causal one the last, at the least."""
-        return self._model.causal or needs_all_rows(self._model, self._payload, length)
+        """Whether rank 0 needs something of the others' rows: of causal ones the last, at least."""
+        all_rows = needs_all_rows(self._model, self._payload, length)
+        return self._model.causal or all_rows or not self._wanted.gathers_rows
+
+    def _outputs(self, plan: Plan, batch: int, length: int) -> list[float]:
+        """Return the bytes that each helper sends at the end."""
+        if not self._wanted.gathers_rows:
+            pooled = self._wanted.payload(self._payload, self._model).outputs(batch, length)
+            return [pooled] * (plan.size - 1)
+        if needs_all_rows(self._model, self._payload, length):
+            return output_row_bytes(plan, self._model, batch, length)
+        return [0.0] * (plan.size - 1)  # but for the last position's
 
     def _ends_s(self, plan: Plan, measured: PlanCost, base: Cost, setting: Setting) -> float:
         """Return when rank 0 has everything that its model head needs, from when it began."""
@@ -189,9 +203,7 @@ class PositionSplit:
         ends_s = played(plan, self._model, block_s, begins_s, exchange_s)
         if not self._gathers(length):
             return ends_s[0]
-        outputs = [0.0] * len(ways)  # but for the last position's
-        if needs_all_rows(self._model, self._payload, length):
-            outputs = output_row_bytes(plan, self._model, batch, length)
+        outputs = self._outputs(plan, batch, length)
         came_s = [
             end_s + 8.0 * nbytes / way.bandwidth_bps + way.latency_s
             for way, end_s, nbytes in zip(ways, ends_s[1:], outputs, strict=True)
