@@ -12,8 +12,8 @@ At the measured link every prediction equals the measurement. From there two mod
   transfer of inputs to the helpers is treated alike: all of its bytes scale, whatever part was
   waited for.
 - `blocking` maps, the paper's among them: all of the communication stood still. It is split into
-  bytes over bandwidth, at most what was measured, which scales with the link, and a fixed
-  remainder that does not. Nothing else is fitted. Input and output follow this model too.
+  bytes over bandwidth, at most what was measured, which scales with the link, and a fixed rest.
+  Input and output follow this model too.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ class PlanCost:
 
         Args:
             entries: of one shape; their outputs were whole.
-            model, link, payload: of the map.
+            model: of the map.
+            link: of the map.
+            payload: of the map.
             wanted: the form of output to predict for.
 
         Raises:
@@ -234,11 +236,10 @@ class PlanCost:
         return LinkTime(measured.comm_s, bits, self._exchanges, slack_s)
 
     def _input_time(self, measured: Cost, batch: int, length: int) -> LinkTime:
-        size = self._strategy.input_bytes(self.plan, self._model, self._payload, batch, length)
-        bits = 8 * size
+        bits = 8 * self._strategy.input_bytes(self.plan, self._model, self._payload, batch, length)
         if self._link.exchange == "blocking":
             return self._moved(measured.input_s, bits, 1)
-        if not size:
+        if not bits:
             return LinkTime(measured.input_s)
         # With lag the first node computes a block more before it waits for a helper that started
         # late.
