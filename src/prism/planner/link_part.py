@@ -40,6 +40,11 @@ class LinkTime(NamedTuple):
         longer_s = 0.0 if self.slack_s else self.bits / measured.bandwidth_bps
         return self._replace(measured_s=self.measured_s + longer_s, bits=2 * self.bits)
 
+    def less(self, bits: float, measured: LinkState) -> LinkTime:
+        """Return the time without so many of its bits, over the measured link."""
+        shorter_s = min(self.measured_s, bits / measured.bandwidth_bps)
+        return self._replace(measured_s=self.measured_s - shorter_s, bits=self.bits - bits)
+
 
 class LinkPart:
     """One link-dependent part of a plan's cost, over all measured points."""
