@@ -22,6 +22,8 @@ from prism.errors import ClusterError, ConfigError, PlanError
 from prism.fidelity.accuracy import accuracy_of
 from prism.models.inputs import check_inputs
 from prism.models.load import ModelInfo
+from prism.models.outputs import settle_form
+from prism.output_form import FULL, OutputForm
 from prism.perfmap import ClusterIdentity, NodeInfo, PerformanceMap
 from prism.plan import Objective, Plan
 from prism.planner import Decision
@@ -59,6 +61,7 @@ class DistributedModel:
         self._loaded = True
         self._nodes = ModelNodes(live.coordinator, number, info.source, dtype)
         self._experience = Experience(lambda: live.roster.alive)
+        self._forms: dict[OutputForm, OutputForm] = {}  # settled: it may take files to tell
         self._monitor: LinkMonitor | None = None
         self._nodes.load_everywhere()
         live.coordinator.follow(self._follow)
@@ -89,6 +92,7 @@ class DistributedModel:
         plan: Plan | str | None = None,
         objective: Objective | None = None,
         deadline_s: float | None = None,
+        output: OutputForm | str = FULL,
         **inputs: Any,
     ) -> Any:
         """Run one request; `submit(...).result().output`, on the caller's own thread.
@@ -98,18 +102,21 @@ class DistributedModel:
                 use, else the first node.
             objective: what to choose a plan for; None = as told to `use_map`.
             deadline_s: longest time the answer is worth waiting for; None = as long as it takes.
+            output: `full`, `logits`, `top_k`, `top_k:10` or `pooled`; see `prism.output_form`. The
+                nodes make it, and nothing else travels.
             inputs: the model's inputs by name; pixels may be uint8, normalised on the nodes.
 
         Returns:
-            The model's usual output, on the CPU.
+            The model's usual output, on the CPU; of `logits` one that holds nothing else; of
+            `top_k` a `models.outputs.TopK`; of `pooled` a tensor `(B, D)` of float32.
 
         Raises:
-            RequestError: the inputs do not fit the model, or the model failed on them.
+            RequestError: the inputs do not fit the model, it has no such output, or it failed.
             PlanError: the plan does not fit the model or the cluster.
             DeadlineExceeded: there was no answer in time.
             ClusterError: no node is left that could answer.
         """
-        request = self._request(plan, objective, deadline_s, inputs)
+        request = self._request(plan, objective, deadline_s, output, inputs)
         return self._noted(request, self._live.requests.answer(request)).output
 
     def submit(
@@ -118,6 +125,7 @@ class DistributedModel:
         plan: Plan | str | None = None,
         objective: Objective | None = None,
         deadline_s: float | None = None,
+        output: OutputForm | str = FULL,
         **inputs: Any,
     ) -> ResponseFuture:
         """Hand in one request, and go on; arguments as those of a call.
@@ -127,10 +135,10 @@ class DistributedModel:
             what a call raises, and `Cancelled`.
 
         Raises:
-            RequestError: the inputs do not fit the model.
+            RequestError: the inputs do not fit the model, or it has no such output.
             PlanError: the plan does not fit the model or the cluster.
         """
-        request = self._request(plan, objective, deadline_s, inputs)
+        request = self._request(plan, objective, deadline_s, output, inputs)
         return self._live.requests.submit(request, partial(self._noted, request))
 
     def use_map(
@@ -223,6 +231,7 @@ class DistributedModel:
         plan: Plan | str | None,
         objective: Objective | None,
         deadline_s: float | None,
+        output: OutputForm | str,
         inputs: dict[str, Any],
     ) -> Request:
         """Check a request, and say how it is to run first."""
@@ -230,6 +239,7 @@ class DistributedModel:
             raise ClusterError(f"{self.info.source} was unloaded; load it again")
         if deadline_s is not None and not deadline_s > 0:
             raise ConfigError(f"deadline_s must be above 0 s, not {deadline_s}")
+        form = self._form(output)
         batch, length = check_inputs(self.info, inputs)
         adaptive = self._experience.adaptive
         decision = None
@@ -240,7 +250,7 @@ class DistributedModel:
             placed = self._placed(_named(plan))
         STRATEGIES[placed.plan.strategy].check(self.info, placed.plan, inputs, length)
         return Request(
-            work=Work(self._number, inputs, batch, length),
+            work=Work(self._number, inputs, batch, length, form),
             placed=placed,
             obstacle=self._obstacle(placed, chosen=decision is not None),
             decision=decision,
@@ -248,6 +258,13 @@ class DistributedModel:
             nodes=lambda: (self.nodes, self._live.roster.everyone),
             experience=self._experience,
         )
+
+    def _form(self, output: OutputForm | str) -> OutputForm:
+        """Return the form a caller named, checked."""
+        named = output if isinstance(output, OutputForm) else OutputForm.parse(str(output))
+        if named not in self._forms:
+            self._forms[named] = settle_form(self.info, named)
+        return self._forms[named]
 
     def _choice(
         self, adaptive: Adaptive, batch: int, length: int, objective: Objective | None

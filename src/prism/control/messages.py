@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from prism.errors import ClusterError, ConfigError
 
-PROTOCOL = 2  # raised with every change that an older node would not understand
+PROTOCOL = 3  # raised with every change that an older node would not understand
 HEARTBEAT_S = 0.5
 _PROBLEM_LENGTH = 200
 
@@ -156,7 +156,8 @@ class Run(_Message):
         request: number of the request; answers repeat it.
         model: number of the model.
         plan: in its text form.
-        length: tokens per sample; inputs and plan have been checked.
+        length: tokens per sample; inputs, plan and output have been checked.
+        output: the form of the output that is wanted, in its text form.
         inputs: what `codec.pack` said of them.
         epoch: of the group that a sequence plan runs in.
         timeout_s: longest wait for one exchange.
@@ -167,6 +168,7 @@ class Run(_Message):
     model: int
     plan: str
     length: int
+    output: str = "full"
     inputs: Any
     epoch: int | None = None
     timeout_s: float

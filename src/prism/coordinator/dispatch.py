@@ -17,6 +17,8 @@ from prism.coordinator.deadlines import Deadline
 from prism.coordinator.recovery import Placed
 from prism.engine.strategies import STRATEGIES, Strategy
 from prism.errors import ModelFailed
+from prism.models.outputs import as_answer
+from prism.output_form import FULL, OutputForm
 from prism.record import RunRecord
 
 # What a message weighs without its tensors: headers, and the latency that it takes anyway.
@@ -32,12 +34,14 @@ class Work:
         inputs: the model's inputs by name.
         batch: samples.
         length: tokens per sample.
+        output: the form of the output that is wanted, from `settle_form`.
     """
 
     model: int
     inputs: Mapping[str, Any]
     batch: int
     length: int
+    output: OutputForm = FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Answer:
     """What an attempt gave.
 
     Attributes:
-        output: the model's usual output.
+        output: the model's usual output, or what was wanted of it.
         record: rank 0's, its total spanning the whole attempt; `per_node` has the others.
     """
 
@@ -58,7 +62,7 @@ class _Reply:
     """A node's answer.
 
     Attributes:
-        output: the model's; None on helpers of a sequence plan.
+        output: as it travelled; None on helpers of a sequence plan.
         record: what it cost there, with the time of the ways there and back.
         at_s: when it was here, on `time.monotonic()`.
     """
@@ -119,7 +123,7 @@ class Dispatcher:
         ended_s = max(reply.at_s for reply in replies.values())
         record = _record(strategy, [replies[name] for name in parts], ended_s)
         record = replace(record, plan=placed.plan, batch=work.batch, total_s=ended_s - started_s)
-        return Answer(strategy.join(outputs), record)
+        return Answer(as_answer(work.output, strategy.join(outputs)), record)
 
     def _send(
         self,
@@ -145,6 +149,7 @@ class Dispatcher:
                 model=work.model,
                 plan=str(placed.plan),
                 length=work.length,
+                output=str(work.output),
                 inputs=description,
                 epoch=epoch,
                 timeout_s=timeout_s,

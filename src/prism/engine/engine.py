@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from prism.models.backends import EAGER, Backend
 from prism.models.inputs import main_input, prepare
 from prism.models.instrument import Instrumented, never
 from prism.models.load import LoadedModel
+from prism.models.outputs import Reduction
+from prism.output_form import FULL, OutputForm
 from prism.partition.forward_pass import ForwardPass, PassComplete
 from prism.plan import Plan
 from prism.record import RunRecord
@@ -31,7 +34,8 @@ class Execution:
     """One run on one node.
 
     Attributes:
-        output: the model's usual ModelOutput; None on helpers of a sequence plan.
+        output: the model's usual ModelOutput, or what was wanted of it; None on helpers of a
+            sequence plan.
         record: what it cost here.
     """
 
@@ -60,7 +64,9 @@ class Engine:
         self.loaded = loaded
         self.node = node
         self.backend = backend.name
+        self._backend = backend
         self._call = backend.prepare(loaded)
+        self._call_base: Callable[..., Any] | None = None
         self._instrumented = Instrumented(loaded.model, loaded.info.family)
         self._main_input = main_input(loaded.info)
         self._device = next(loaded.model.parameters()).device
@@ -72,6 +78,7 @@ class Engine:
         plan: Plan,
         *,
         length: int,
+        output: OutputForm = FULL,
         transport: Transport | None = None,
         timeout_s: float = 60.0,
         should_cancel: Callable[[], bool] = never,
@@ -85,6 +92,7 @@ class Engine:
                 request on every node.
             plan: `sequence` is split over `transport`; `local` and `batch` run what is given.
             length: tokens per sample, for the record.
+            output: the form of the output, from `settle_form`.
             transport: connects the nodes of a sequence plan, in the plan's order.
             timeout_s: longest wait for one exchange.
             should_cancel: asked before every block; True ends the request.
@@ -99,7 +107,7 @@ class Engine:
         exchanges of this request were over here: then it stays in step and serves the next.
         """
         started_s = time.perf_counter()
-        job = Job(plan, inputs, transport, timeout_s, should_cancel)
+        job = Job(plan, inputs, output, transport, timeout_s, should_cancel)
         ran = STRATEGIES[plan.strategy].run(self, job)
         total_s = time.perf_counter() - started_s
         batch = int(inputs[self._main_input].shape[0])
@@ -110,13 +118,15 @@ class Engine:
         inputs: Mapping[str, Any],
         forward_pass: ForwardPass | None,
         should_cancel: Callable[[], bool],
+        reduction: Reduction,
     ) -> Any:
-        """Return what the model makes of checked inputs; None where the pass ends early.
+        """Return what becomes of the model's output; None where the pass ends early.
 
         Args:
             inputs: as the caller gave them.
             forward_pass: decides what the blocks compute; None = what plain transformers would.
             should_cancel: asked before every block.
+            reduction: makes the wanted form of the output.
 
         Raises:
             Cancelled, ModelFailed, NodeFailed, PeerLost, DeadlineExceeded: as `run`.
@@ -125,7 +135,7 @@ class Engine:
             prepared = prepare(self.loaded.info, inputs, self.loaded.model)
             with torch.inference_mode(), self._instrumented.running(forward_pass, should_cancel):
                 try:
-                    output = self._call(**prepared)
+                    output = reduction(self._called(prepared, reduction.base_only))
                 except PassComplete:
                     output = None
                 if self._device.type == "cuda":
@@ -135,6 +145,16 @@ class Engine:
             raise
         except Exception as error:
             raise _as_prism_error(error) from error
+
+    def _called(self, prepared: Mapping[str, Any], base_only: bool) -> Any:
+        """Call the model, or only what is below its head, with the inputs that this takes."""
+        if not base_only:
+            return self._call(**prepared)
+        base: Any = self.loaded.model.base_model
+        if self._call_base is None:
+            self._call_base = self._backend.prepare(replace(self.loaded, model=base))
+        known = inspect.signature(base.forward).parameters
+        return self._call_base(**{key: prepared[key] for key in prepared if key in known})
 
     def staging_for(self, transport: Transport) -> Staging:
         """Return the frames for transports with this header, kept so that they are reused."""

@@ -19,13 +19,13 @@ waited for in `finish` or when their slot is filled again (see `Exchange`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import torch
 from typing_extensions import override
 
-from prism.engine.exchange import Exchange
+from prism.engine.exchange import Exchange, Shape
 from prism.engine.view import PartitionView
 from prism.partition.forward_pass import ForwardPass, PassComplete, Standardise
 from prism.partition.heads import join_heads, split_heads
@@ -46,6 +46,7 @@ class SequencePass(ForwardPass):
         real_BN: True where a token is real; None when all are.
         first_rows: rows of the output that the model head needs, from the first; None = all.
         last_rows: likewise from the last. At most one of the two is given.
+        rows_stay: each rank keeps its output rows, and what it makes of them goes to `gather`.
         timeout_s: longest wait for one exchange.
 
     Attributes:
@@ -64,6 +65,7 @@ class SequencePass(ForwardPass):
         real_BN: torch.Tensor | None = None,
         first_rows: int | None = None,
         last_rows: int | None = None,
+        rows_stay: bool = False,
         timeout_s: float,
     ) -> None:
         self.output_s = 0.0
@@ -77,6 +79,7 @@ class SequencePass(ForwardPass):
         self._real_BN = real_BN
         self._first_rows = first_rows
         self._last_rows = last_rows
+        self._rows_stay = rows_stay
         self._pruned: tuple[torch.Tensor, slice] | None = None
 
     @override
@@ -157,6 +160,8 @@ class SequencePass(ForwardPass):
 
     @override
     def leave(self, hidden_BnD: torch.Tensor) -> torch.Tensor:
+        if self._rows_stay:
+            return hidden_BnD
         own = hidden_BnD
         if self._pruned is None:
             own = hidden_BnD[:, _within(self._needed[self._rank], self._view.own)]
@@ -168,6 +173,32 @@ class SequencePass(ForwardPass):
             for rank, span in enumerate(self._needed)
             if rank != 0 and span.size
         }
+        return self._collected(own, shapes)
+
+    def gather(self, own_BmD: torch.Tensor) -> torch.Tensor:
+        """Return what all ranks made of the rows they kept, `(B, P * m, D)` by rank, on rank 0.
+
+        Raises:
+            PassComplete: this place is not rank 0; its part is done.
+        """
+        if self._rank != 0:
+            self._end(own_BmD, [0])
+        batch, rows, width = own_BmD.shape
+        others = range(1, self._plan.size)
+        return self._collected(own_BmD, dict.fromkeys(others, (batch, rows, width)))
+
+    @property
+    def own(self) -> Span:
+        """The positions computed here."""
+        return self._view.own
+
+    @property
+    def length(self) -> int:
+        """All positions."""
+        return self._view.spans[-1].stop
+
+    def _collected(self, own: torch.Tensor, shapes: Mapping[int, Shape]) -> torch.Tensor:
+        """Return own rows followed by those that come from `shapes`, and end the pass."""
         waited_s = self._counters.comm_s
         key = self._shape.blocks  # one after the last block's exchange
         self._exchange.post(key, own, [], shapes)

@@ -13,10 +13,13 @@ from typing import Any, Protocol
 
 from typing_extensions import override
 
+from prism.engine.pooling import PooledParts
 from prism.engine.rows import join_rows, rows_of
 from prism.engine.sequence import SequencePass
 from prism.models.inputs import check_partition, main_input, token_mask
 from prism.models.load import LoadedModel, ModelInfo
+from prism.models.outputs import Reduction
+from prism.output_form import OutputForm
 from prism.partition.forward_pass import ForwardPass
 from prism.partition.spans import rows
 from prism.plan import Plan
@@ -34,6 +37,7 @@ class Job:
     Attributes:
         plan: how it is run.
         inputs: checked; what `Strategy.place` made for this node.
+        output: the form of the output that is wanted.
         transport: connects the plan's nodes in its order; None where they exchange nothing.
         timeout_s: longest wait for one exchange.
         should_cancel: whether nobody waits for the answer any more.
@@ -41,6 +45,7 @@ class Job:
 
     plan: Plan
     inputs: Inputs
+    output: OutputForm
     transport: Transport | None
     timeout_s: float
     should_cancel: Callable[[], bool]
@@ -72,8 +77,9 @@ class Runner(Protocol):
         inputs: Inputs,
         forward_pass: ForwardPass | None,
         should_cancel: Callable[[], bool],
+        reduction: Reduction,
     ) -> Any:
-        """Return what the model makes of checked inputs, its blocks as the pass says."""
+        """Return what becomes of the model's output, its blocks computed as the pass says."""
 
     def staging_for(self, transport: Transport) -> Staging:
         """Return the frames for such a transport, kept so that they are reused."""
@@ -157,7 +163,8 @@ class LocalStrategy(Strategy):
 
     @override
     def run(self, runner: Runner, job: Job) -> Ran:
-        return Ran(runner.forward(job.inputs, None, job.should_cancel))
+        reduction = Reduction(runner.loaded.info, job.output, job.inputs)
+        return Ran(runner.forward(job.inputs, None, job.should_cancel, reduction))
 
     @override
     def join(self, outputs: Sequence[Any]) -> Any:
@@ -209,19 +216,23 @@ class SequenceStrategy(LocalStrategy):
         counters.reset()
         staging = runner.staging_for(transport)
         info = runner.loaded.info
-        keep = job.inputs.get("logits_to_keep")
+        reduction = Reduction(info, job.output, job.inputs)
+        needed = reduction.rows()
         forward_pass = SequencePass(
             job.plan,
             info.shape,
             transport,
             staging,
             real_BN=token_mask(main_input(info), job.inputs.get("attention_mask")),
-            first_rows=1 if info.architecture.__name__ in info.family.first_row_classes else None,
-            last_rows=keep if info.family.tail_rows and isinstance(keep, int) and keep else None,
+            first_rows=needed.first,
+            last_rows=needed.last,
+            rows_stay=needed.parts > 0,
             timeout_s=job.timeout_s,
         )
+        if needed.parts:
+            reduction = PooledParts(info, job.output, job.inputs, forward_pass)
         try:
-            output = runner.forward(job.inputs, forward_pass, job.should_cancel)
+            output = runner.forward(job.inputs, forward_pass, job.should_cancel, reduction)
         except BaseException:
             if not forward_pass.over:
                 # The others wait for frames that will not come: the closed connection tells them.

@@ -15,6 +15,7 @@ from prism.errors import ModelFailed
 from prism.node.groups import Groups
 from prism.node.loader import Loader
 from prism.node.tasks import Reply, Task, Tasks
+from prism.output_form import OutputForm
 from prism.plan import Plan
 from prism.record import RunRecord
 from prism.transport.base import Transport
@@ -71,6 +72,7 @@ class Computer:
                     inputs,
                     Plan.parse(message.plan),
                     length=message.length,
+                    output=OutputForm.parse(message.output),
                     transport=transport,
                     timeout_s=message.timeout_s,
                     should_cancel=lambda: task.unwanted or not self._groups.is_open(message.epoch),
