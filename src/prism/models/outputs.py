@@ -109,7 +109,8 @@ def _returned(architecture: Any) -> tuple[str, ...]:
     annotation = inspect.signature(architecture.forward).return_annotation
     for each in get_args(annotation) or (annotation,):
         if isinstance(each, type) and issubclass(each, ModelOutput):
-            return tuple(field.name for field in fields(each))
+            output_class: Any = each
+            return tuple(field.name for field in fields(output_class))
     return ()
 
 

@@ -58,15 +58,17 @@ class Pooling:
             if mode == "max":
                 part_BD = rows_BnD.masked_fill(padded_Bn1, float("-inf")).amax(1)
             else:
-                weights_B1n = _weights(mode, real_BN)[:, None, own]
+                weighted_BnD = rows_BnD * _weights(mode, real_BN)[:, own, None]
                 # A padded row counts for nothing, even if it is no number.
-                part_BD = (weights_B1n @ rows_BnD.masked_fill(padded_Bn1, 0.0))[:, 0]
+                part_BD = weighted_BnD.masked_fill(padded_Bn1, 0.0).sum(1)
             parts.append(part_BD)
         return torch.stack(parts, dim=1)
 
     def join(self, parts_BpD: torch.Tensor) -> torch.Tensor:
         """Return `(B, M * D)` of float32 from the parts of all spans, joined along dim 1."""
-        by_span = parts_BpD.unflatten(1, (-1, len(self.modes)))
+        batch, rows, width = parts_BpD.shape
+        modes = len(self.modes)
+        by_span = parts_BpD.reshape(batch, rows // modes, modes, width)
         pooled = [
             by_span[:, :, index].amax(1) if mode == "max" else by_span[:, :, index].sum(1)
             for index, mode in enumerate(self.modes)

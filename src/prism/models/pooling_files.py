@@ -10,7 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers.utils.hub import cached_file
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+)
 
 from prism.errors import RequestError
 from prism.output_form import MODES, OutputForm
@@ -78,14 +83,26 @@ def _read(files: str, name: str) -> Any:
     """Return a JSON file beside a model; None where there is none."""
     if not files:
         return None
-    path: str | None = str(Path(files) / name)
     try:
-        if not Path(files).is_dir():
-            # None where the repository has no such file; raises where nobody can say.
-            path = cached_file(files, name, _raise_exceptions_for_missing_entries=False)
-        if path is None or not Path(path).is_file():
-            return None
-        return json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        path = _local(files, name)
+        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    except EntryNotFoundError:
+        return None
+    except (OSError, ValueError, HfHubHTTPError) as error:
         reason = str(error).partition("\n")[0]
         raise RequestError(f"{name} of {files} cannot be read ({reason}); {_INSTEAD}") from None
+
+
+def _local(files: str, name: str) -> Path:
+    """Return where a file lies, brought here if the model is on the hub.
+
+    Raises:
+        EntryNotFoundError: the model on the hub has no such file.
+        OSError, ValueError, HfHubHTTPError: nobody can say.
+    """
+    if Path(files).is_dir():
+        return Path(files) / name
+    try:
+        return Path(hf_hub_download(files, name))
+    except LocalEntryNotFoundError as error:  # not here, and the hub cannot be reached
+        raise OSError(str(error)) from error
