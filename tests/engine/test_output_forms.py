@@ -1,14 +1,18 @@
-"""Forms of an output on real ranks, for every family: what they hold, and what no longer travels."""
+"""Forms of an output on real ranks, for every family: what they hold, what does not travel."""
 
 from contextlib import contextmanager
 
 import pytest
 import torch
+from tests.engine.fakes import FakeTransport
 from tests.engine.ranks import Ranks
 from tests.families import BLOCKS, BY_NAME, CASES, PARTS, TOKENS, WIDTH
 
+from prism.engine.engine import Engine
 from prism.errors import Cancelled, ModelFailed
+from prism.models.load import adopt
 from prism.models.virtual import virtual
+from prism.output_form import OutputForm
 from prism.plan import Plan
 
 CLASS_TOKEN = {
@@ -105,6 +109,21 @@ def test_helpers_send_one_row_for_each_way_to_pool():
         assert sent_last(ranks, plan, inputs, "pooled:mean+max") == [0, 2 * row, 2 * row]
         assert sent_last(ranks, plan, inputs, "pooled:cls") == [0, 0, 0]
         assert sent_last(ranks, plan, inputs, "pooled:pooler") == [0, 0, 0]
+
+
+def test_waiting_for_the_others_parts_is_booked_as_output():
+    case = BY_NAME["BertModel"]
+    transport = FakeTransport(arrival_s=10.0)
+    engine = Engine(adopt(case.model()), "here")
+    record = engine.run(
+        case.inputs(),
+        Plan.parse("seq:2:L2"),
+        length=TOKENS,
+        output=OutputForm("pooled", modes=("mean",)),
+        transport=transport,
+    ).record
+    assert record.output_s == pytest.approx(10.0)
+    assert record.comm_s == pytest.approx((BLOCKS - 1) * 10.0)
 
 
 def test_means_are_sent_so_small_that_half_precision_holds_them():

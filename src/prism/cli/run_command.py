@@ -6,6 +6,7 @@ before the slow imports.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -185,7 +186,8 @@ def _prepare(
         contents = [*(processing.read_text(path) for path in paths), *texts]
         names = (*map(str, paths), *texts)
         made: dict[str, Any] = {**processing.text_inputs(info, tokenizer, contents)}
-        if info.family.tail_rows and bool(made["attention_mask"].all()):
+        keeps = "logits_to_keep" in inspect.signature(info.architecture.forward).parameters
+        if keeps and info.family.tail_rows and bool(made["attention_mask"].all()):
             made["logits_to_keep"] = 1  # only the last token's answer is shown
         request = _Request(info, names, form, made, tokenizer)
     _, length = check_inputs(info, request.inputs)
