@@ -70,6 +70,11 @@ class OutputForm:
         return ":".join(words)
 
     @classmethod
+    def of(cls, named: OutputForm | str) -> OutputForm:
+        """Return a form that is given as such, or as text; raises as `parse`."""
+        return named if isinstance(named, OutputForm) else cls.parse(str(named))
+
+    @classmethod
     def parse(cls, text: str) -> OutputForm:
         """Read the text form; it reads what `str` prints.
 
@@ -91,3 +96,18 @@ class OutputForm:
 
 
 FULL = OutputForm()
+
+
+@dataclass(frozen=True, slots=True)
+class NeededRows:
+    """Which rows of the last block must come together at rank 0 of a sequence plan.
+
+    Attributes:
+        first: so many from the first; None = all.
+        last: so many from the last; None = all. At most one of the two is given.
+        parts: rows per sample that each rank sends in place of all of its own; 0 = none are made.
+    """
+
+    first: int | None = None
+    last: int | None = None
+    parts: int = 0

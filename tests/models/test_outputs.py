@@ -22,7 +22,6 @@ from transformers.modeling_outputs import (
 from prism.errors import RequestError
 from prism.models.load import adopt
 from prism.models.outputs import (
-    NeededRows,
     Reduction,
     TopK,
     answer_payload,
@@ -30,7 +29,7 @@ from prism.models.outputs import (
     settle_form,
     top_k,
 )
-from prism.output_form import OutputForm
+from prism.output_form import NeededRows, OutputForm
 from prism.perfmap import Payload
 
 # How each family is pooled when nobody says: of the classes whose model pools, that.

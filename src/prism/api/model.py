@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from prism.api.placement import Placement
 from prism.coordinator.adaptive import Adaptive
 from prism.coordinator.dispatch import Work
 from prism.coordinator.experience import Experience
 from prism.coordinator.link_monitor import LinkMonitor
 from prism.coordinator.live import LiveCluster
 from prism.coordinator.loading import ModelNodes
-from prism.coordinator.recovery import Placed, place
+from prism.coordinator.recovery import Placed
 from prism.coordinator.requests import Request, ResponseFuture
 from prism.engine.strategies import STRATEGIES
 from prism.errors import ClusterError, ConfigError, PlanError
@@ -61,7 +62,8 @@ class DistributedModel:
         self._loaded = True
         self._nodes = ModelNodes(live.coordinator, number, info.source, dtype)
         self._experience = Experience(lambda: live.roster.alive)
-        self._forms: dict[OutputForm, OutputForm] = {}  # settled: it may take files to tell
+        self._settled = cache(partial(settle_form, info))  # it may take files to tell
+        self._placement = Placement(live.roster, self._nodes, self._experience)
         self._monitor: LinkMonitor | None = None
         self._nodes.load_everywhere()
         live.coordinator.follow(self._follow)
@@ -239,7 +241,7 @@ class DistributedModel:
             raise ClusterError(f"{self.info.source} was unloaded; load it again")
         if deadline_s is not None and not deadline_s > 0:
             raise ConfigError(f"deadline_s must be above 0 s, not {deadline_s}")
-        form = self._form(output)
+        form = self._settled(OutputForm.of(output))
         batch, length = check_inputs(self.info, inputs)
         adaptive = self._experience.adaptive
         decision = None
@@ -247,24 +249,17 @@ class DistributedModel:
             decision = self._choice(self._adapting(), batch, length, objective)
             placed = Placed(decision.choice.on(decision.nodes), decision.nodes)
         else:
-            placed = self._placed(_named(plan))
+            placed = self._placement.of(_named(plan))
         STRATEGIES[placed.plan.strategy].check(self.info, placed.plan, inputs, length)
         return Request(
             work=Work(self._number, inputs, batch, length, form),
             placed=placed,
-            obstacle=self._obstacle(placed, chosen=decision is not None),
+            obstacle=self._placement.obstacle(placed, chosen=decision is not None),
             decision=decision,
             until_s=math.inf if deadline_s is None else time.monotonic() + deadline_s,
             nodes=lambda: (self.nodes, self._live.roster.everyone),
             experience=self._experience,
         )
-
-    def _form(self, output: OutputForm | str) -> OutputForm:
-        """Return the form a caller named, checked."""
-        named = output if isinstance(output, OutputForm) else OutputForm.parse(str(output))
-        if named not in self._forms:
-            self._forms[named] = settle_form(self.info, named)
-        return self._forms[named]
 
     def _choice(
         self, adaptive: Adaptive, batch: int, length: int, objective: Objective | None
@@ -282,38 +277,6 @@ class DistributedModel:
             load=self._live.scheduler.load(),
             backoff=self._experience.paused(),
         )
-
-    def _placed(self, plan: Plan) -> Placed:
-        """Put a plan on nodes that are ready, or on those of the whole cluster when it needs them.
-
-        Raises:
-            PlanError: the plan does not fit the cluster.
-            ClusterError: nobody is alive.
-        """
-        if not self._live.roster.alive:
-            raise ClusterError("no node of the cluster is alive; start it again")
-        try:
-            return place(plan, self.nodes)
-        except PlanError:
-            placed = place(plan, self._live.roster.everyone)
-        # The request is answered without those who are gone, but not without one that just came.
-        self._nodes.welcome(placed.nodes)
-        try:
-            return place(plan, self.nodes)
-        except PlanError:
-            return placed
-
-    def _obstacle(self, placed: Placed, *, chosen: bool) -> str:
-        """Return why a plan cannot be tried, or nothing."""
-        ready, alive = self.nodes, self._live.roster.alive
-        for name in placed.nodes:
-            if name not in alive:
-                return f"{name} is not in the cluster"
-            if name not in ready:
-                return f"{name} does not have the model: {self.left_out.get(name, 'it is loading')}"
-        if chosen:
-            return ""  # the planner knows what is paused
-        return self._experience.paused().get(placed.plan.shape, "")
 
     def _adapting(self) -> Adaptive:
         if self._experience.adaptive is None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any, NamedTuple, get_args
 
@@ -30,7 +30,7 @@ from prism.models.inputs import main_input, token_mask
 from prism.models.load import ModelInfo
 from prism.models.pooling import Pooling
 from prism.models.pooling_files import pooling_of_files
-from prism.output_form import POOLER, OutputForm
+from prism.output_form import POOLER, NeededRows, OutputForm
 from prism.perfmap import Payload
 
 _EMBEDS = {"image_embeds", "text_embeds"}
@@ -112,21 +112,6 @@ def _returned(architecture: Any) -> tuple[str, ...]:
             output_class: Any = each
             return tuple(field.name for field in fields(output_class))
     return ()
-
-
-@dataclass(frozen=True, slots=True)
-class NeededRows:
-    """Which rows of the last block must come together at rank 0 of a sequence plan.
-
-    Attributes:
-        first: so many from the first; None = all.
-        last: so many from the last; None = all. At most one of the two is given.
-        parts: rows per sample that each rank sends in place of all of its own; 0 = none are made.
-    """
-
-    first: int | None = None
-    last: int | None = None
-    parts: int = 0
 
 
 class Reduction:
