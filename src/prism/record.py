@@ -45,13 +45,37 @@ class LinkState:
 class RunRecord:
     """What one execution cost on one node.
 
-    `total_s` is the node's wall time; on rank 0 it spans the whole request. `comm_s` is only the
-    time the forward pass stood waiting for peers; `compute_s` is the rest of the forward pass
-    without staging (device-host copies; always 0 on CPU). `queue_s` is how long the request waited
-    for its nodes to be free, and is part of `total_s`. `energy_j` is None when nobody measured;
-    records with the same `energy_domain` read the same sensor, and must not be added up. Where the
-    outcome is `recovered`, `setback` says why another plan than the first answered. On rank 0's
-    record `per_node` holds those of the other nodes.
+    `total_s` is wall time, and the sum of the six parts that follow it. On rank 0 it spans the
+    whole request, from being submitted to its joined output; on another node from being told of
+    its input to its answer's arrival at the coordinator. Nothing is told twice: what rank 0 waits
+    for somebody is booked where the reason lies.
+
+    Attributes:
+        node: its name.
+        plan: that ran.
+        batch: samples of the whole request.
+        length: tokens per sample.
+        total_s: wall time.
+        compute_s: the forward pass without what follows.
+        staging_s: copies between device and host inside it; always 0 on a CPU.
+        comm_s: standing still for peers that compute, or whose frames are under way.
+        input_s: until the input lay here unpacked: its transfer from its announcement to its last
+            byte, one latency, and on rank 0 its preparation and the time that rank 0 stood still
+            because another node's input came later than its own.
+        output_s: after the computation: rank 0's wait for the others' output rows inside the model,
+            packing, transfer, one latency, and on rank 0 the others' outputs and joining them.
+        queue_s: before the computation, for nodes that had other things to do: on rank 0 from
+            being submitted to the start of the run that answered, failed ones included, and the
+            time that the node, or one that rank 0 stood still for, was busy then.
+        bytes_sent: to peers inside the model.
+        messages: likewise.
+        input_bytes: of tensors that the coordinator sent here; 0 where nobody counted.
+        output_bytes: of tensors that came back from here.
+        energy_j: None when nobody measured. Records with the same `energy_domain` read the same
+            sensor, and must not be added up.
+        outcome: `recovered` where another plan than the first answered.
+        setback: why it did.
+        per_node: on rank 0's record, those of the other nodes.
     """
 
     node: str
@@ -67,6 +91,8 @@ class RunRecord:
     queue_s: float = 0.0
     bytes_sent: int = 0
     messages: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
     energy_j: float | None = None
     energy_scope: str | None = None
     energy_domain: str | None = None

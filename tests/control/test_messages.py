@@ -42,6 +42,7 @@ MESSAGES = st.one_of(
         control.Run, request=SMALL, model=SMALL, plan=WORDS, length=SMALL, inputs=JSON,
         epoch=st.none() | SMALL, timeout_s=SECONDS,
     ),
+    st.builds(control.Announce, request=SMALL),
     st.builds(control.Done, request=SMALL, output=JSON),
     st.builds(control.Failed, request=SMALL, error=WORDS, message=WORDS),
     st.builds(control.Unload, model=SMALL),

@@ -171,11 +171,10 @@ def test_weights_in_half_precision(cluster, name):
     torch.testing.assert_close(output, expected, atol=0.15, rtol=0.05)
 
 
-def exchanged_bytes(record, batch):
-    """Return by the paper's formula what one node sends to one other, all blocks together."""
+def means_bytes(record, batch):
+    """Return by the paper's formula what one node sends to one other in one exchange."""
     wire = 2 if record.plan.wire == "float16" else 4
-    exchanges = BLOCKS - 1 - record.plan.lag
-    return exchanges * record.plan.means * WIDTH * batch * wire
+    return record.plan.means * WIDTH * batch * wire
 
 
 @pytest.mark.parametrize("plan", ["seq:3:L2", "seq:3:L3:lag1", "seq:2:L2:f16", "seq:3:L2:lag1:f16"])
@@ -183,11 +182,15 @@ def test_bytes_sent_are_those_of_the_means(load, plan):
     _, distributed = load("ViTForImageClassification")
     distributed(plan=plan, **BY_NAME["ViTForImageClassification"].inputs(batch=3))
     record = distributed.last_record
-    peers = record.plan.size - 1
-    for each in (record, *record.per_node.values()):
-        # The class token is rank 0's own row: no output travels.
-        assert each.bytes_sent == peers * exchanged_bytes(each, batch=3)
-        assert each.messages == peers * (BLOCKS - 1 - record.plan.lag)
+    peers, unit = record.plan.size - 1, means_bytes(record, batch=3)
+    # The class token is rank 0's own row: no output travels, and in the last block nobody else
+    # asks for anything. Helpers were given their own patches, and rank 0's view of the rest.
+    to_all, last = BLOCKS - 2 - record.plan.lag, 1
+    assert record.bytes_sent == (peers * to_all + peers * peers) * unit
+    assert record.messages == peers * (to_all + 1)
+    for helper in record.per_node.values():
+        assert helper.bytes_sent == (peers * to_all + last) * unit
+        assert helper.messages == peers * to_all + last
 
 
 def test_rotary_models_send_the_keys_and_values_of_their_key_heads(load):
@@ -198,17 +201,22 @@ def test_rotary_models_send_the_keys_and_values_of_their_key_heads(load):
     per_peer = BLOCKS * 2 * 2 * KEY_HEADS * head_dim * 2 * 4
     output = 1 * WIDTH * 2 * 4
     sent = [each.bytes_sent for each in (record, *record.per_node.values())]
-    # Later partitions listen to earlier ones; the last one owns the row that is asked for.
-    assert sent == [2 * per_peer, per_peer, output]
+    # Later partitions listen to earlier ones; the last one owns the row that is asked for, so the
+    # second has nothing to do in the last block.
+    assert sent == [2 * per_peer - per_peer // BLOCKS, per_peer, output]
 
 
 def test_output_rows_are_sent_once(load):
     _, distributed = load("ViTModel")
     distributed(plan="seq:3:L2:shares=3/1/2", **BY_NAME["ViTModel"].inputs())
     record = distributed.last_record
-    means = 2 * exchanged_bytes(record, batch=2)
+    unit = means_bytes(record, batch=2)
+    means = 2 * (BLOCKS - 1) * unit
     sent = [each.bytes_sent for each in (record, *record.per_node.values())]
-    assert sent == [means, *(means + rows * WIDTH * 2 * 4 for rows in PARTS[TOKENS]["3/1/2"][1:])]
+    assert sent == [
+        means + 2 * 2 * unit,
+        *(means + rows * WIDTH * 2 * 4 for rows in PARTS[TOKENS]["3/1/2"][1:]),
+    ]
 
 
 @pytest.mark.parametrize("plan", ["local", "batch:2", "seq:3:L2", "seq:3:full"])

@@ -76,3 +76,11 @@ def test_a_sequence_plan_is_right_and_stands_waiting_for_its_peer(site):
         logits, record = site.output(request, nodes=2)
         assert close(logits, alone(site.vit, pixel_values=x).logits)
         assert record["comm_s"] >= LATENCY_S
+
+
+def test_an_input_takes_the_air_time_of_its_bytes(site):
+    x = pixels(20)
+    request = site.announce("far")
+    _, record = site.output(site.run(["far"], "local", x, request=request))
+    air_s = x.nbytes * 8 / 4e6
+    assert air_s <= record["input_s"] < record["total_s"]

@@ -22,8 +22,8 @@ class FakeTransport:
     Args:
         size: number of ranks.
         clock: moved on by waiting; None = waiting takes no time.
-        arrival_s: what each `wait` takes.
-        sent_s: what each `wait_sent` takes.
+        arrival_s: what each `wait` for frames takes that somebody sends.
+        sent_s: what each `wait` for own frames takes.
     """
 
     header_bytes = 0
@@ -33,14 +33,24 @@ class FakeTransport:
         self.rank = 0
         self.size = size
         self.counters = Counters()
-        self.handles = []
+        self.received, self.sent = [], []
+        self._next = 0
         self._clock, self._arrival_s, self._sent_s = clock, arrival_s, sent_s
 
-    def post(self, frame, send_to, receive):
-        handle = FakeHandle(self, frame, receive)
-        self.handles.append(handle)
-        self.counters.messages += len(send_to)
-        return handle
+    def take_numbers(self, count):
+        first, self._next = self._next, self._next + count
+        return first
+
+    def receive(self, number, buffers):
+        assert number < self._next
+        self.received.append(FakeReceive(self, number, buffers))
+        return self.received[-1]
+
+    def send(self, number, frame, peers):
+        assert number < self._next
+        self.sent.append(FakeSend(self, number, frame))
+        self.counters.messages += len(peers)
+        return self.sent[-1]
 
     def stand_still(self, seconds):
         if self._clock is not None:
@@ -51,21 +61,26 @@ class FakeTransport:
         self.closed = True
 
 
-class FakeHandle:
-    def __init__(self, owner, frame, receive):
-        self._owner = owner
-        self.frame, self.posted = frame, frame.clone()
-        self._receive = receive
-        self.arrived = self.sent = False
+class FakeReceive:
+    def __init__(self, owner, number, buffers):
+        self._owner, self.number, self._buffers = owner, number, buffers
+        self.over = False
 
     def wait(self, timeout_s):
-        self.arrived = True
-        for buffer in self._receive.values():
+        self.over = True
+        for buffer in self._buffers.values():
             buffer.zero_()
         self._owner.stand_still(self._owner._arrival_s)
 
-    def wait_sent(self, timeout_s):
+
+class FakeSend:
+    def __init__(self, owner, number, frame):
+        self._owner, self.number = owner, number
+        self.frame, self.posted = frame, frame.clone()
+        self.over = False
+
+    def wait(self, timeout_s):
         # A slow peer reads the frame only now.
         assert self.frame.equal(self.posted), "a frame was refilled while it was being sent"
-        self.sent = True
+        self.over = True
         self._owner.stand_still(self._owner._sent_s)

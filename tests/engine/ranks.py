@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from prism.engine.engine import Engine
+from prism.engine.strategies import STRATEGIES
 from prism.models.inputs import check_inputs
 from prism.models.instrument import never
 from prism.models.load import adopt
@@ -13,6 +14,7 @@ from prism.output_form import OutputForm
 from prism.plan import Plan
 from prism.transport.gloo import GlooTransport, connect_store, epoch_store, serve_store
 
+NAMES = ("node0", "node1", "node2")
 _HOST = "127.0.0.1"
 _TIMEOUT_S = 20.0
 
@@ -53,22 +55,26 @@ class Ranks:
 
         `inputs` are those of all ranks, or a list with those of each.
         """
-        given = inputs if isinstance(inputs, list) else [inputs] * len(self.engines)
+        parsed = Plan.parse(plan)
 
         def action(rank):
             if ranks is not None and rank not in ranks:
                 return None
             engine = self.engines[rank]
             try:
-                _, length = check_inputs(engine.loaded.info, given[rank])
+                own = inputs[rank] if isinstance(inputs, list) else inputs
+                info = engine.loaded.info
+                _, length = check_inputs(info, own)
+                placement = STRATEGIES[parsed.strategy].place(info, parsed, NAMES, own, length)
                 return engine.run(
-                    given[rank],
-                    Plan.parse(plan),
+                    placement.inputs[NAMES[rank]],
+                    parsed,
                     length=length,
                     output=settle_form(engine.loaded.info, OutputForm.parse(output)),
                     transport=self.transports[rank],
                     timeout_s=timeout_s,
                     should_cancel=should_cancel,
+                    whole_shape=placement.whole_shape,
                 )
             except Exception as error:
                 return error

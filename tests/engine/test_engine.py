@@ -110,9 +110,9 @@ def test_a_record_books_every_second_where_it_was_spent(monkeypatch):
         assert (record.node, record.batch, record.length) == ("here", 2, TOKENS)
         assert record.compute_s == pytest.approx(BLOCKS)
         # Block 0 needs nobody; after the last block the others' rows are gathered.
-        assert record.comm_s == pytest.approx((BLOCKS - 1) * 10.0 + BLOCKS * 0.25)
+        assert record.comm_s == pytest.approx((BLOCKS - 1) * (10.0 + 0.25))
         assert record.output_s == pytest.approx(10.0)
-        assert record.total_s == pytest.approx(BLOCKS * (1.0 + 10.0 + 0.25))
+        assert record.total_s == pytest.approx(BLOCKS * (1.0 + 10.0) + (BLOCKS - 1) * 0.25)
         assert (record.staging_s, record.messages) == (0.0, BLOCKS - 1)
     local = engine.run(case.inputs(), Plan.parse("local"), length=TOKENS).record
     assert local.compute_s == local.total_s == pytest.approx(BLOCKS)

@@ -16,8 +16,9 @@ HOST = "127.0.0.1"
 LONG_S = 30.0
 
 
-def exchange_over(transport):
-    return Exchange(transport, Staging("cpu", transport.header_bytes), torch.float32, LONG_S)
+def exchange_over(transport, keys):
+    staging = Staging("cpu", transport.header_bytes)
+    return Exchange(transport, staging, torch.float32, LONG_S, keys)
 
 
 @given(
@@ -29,32 +30,49 @@ def test_no_frame_is_refilled_while_it_is_being_sent(lag, sizes, requests):
     transport = FakeTransport()
     staging = Staging("cpu", 0)
     for request in range(requests):
-        exchange = Exchange(transport, staging, torch.float32, LONG_S)
-        for key, size in enumerate(sizes, start=1):
+        exchange = Exchange(transport, staging, torch.float32, LONG_S, len(sizes))
+        exchange.expect(0, {1: (1, sizes[0], 2)})
+        for key, size in enumerate(sizes):
             payload = torch.full((1, size, 2), float(100 * request + key))
-            exchange.post(key, payload, [1], {1: (1, size, 2)})
-            if key - lag >= 1:
-                exchange.collect(key - lag)
+            exchange.send(key, payload, [1])
+            if key + 1 < len(sizes):
+                exchange.expect(key + 1, {1: (1, sizes[key + 1], 2)})
+            if key >= lag:
+                exchange.collect(key - lag, payload)
         exchange.finish()
-    # The fake compares every frame with what was posted, when its peer reads it at last.
-    assert all(handle.arrived and handle.sent for handle in transport.handles)
-    assert len(transport.handles) == requests * len(sizes)
+    # The fake compares every frame with what was sent, when its peer reads it at last.
+    for handles in (transport.sent, transport.received):
+        assert all(handle.over for handle in handles)
+        # Numbers go on from request to request, so that no two exchanges share one.
+        assert [handle.number for handle in handles] == list(range(requests * len(sizes)))
 
 
 def test_collecting_waits_for_the_peers_frames_only():
     transport = FakeTransport()
-    exchange = exchange_over(transport)
-    for key in (1, 2, 3):
-        exchange.post(key, torch.ones(1, 2, 2), [1], {1: (1, 2, 2)})
-        exchange.collect(key)
-    assert [handle.sent for handle in transport.handles] == [False] * 3
-    exchange.post(4, torch.ones(1, 2, 2), [1], {1: (1, 2, 2)})  # fills the frame of the first
-    assert [handle.sent for handle in transport.handles] == [True, False, False, False]
+    exchange = exchange_over(transport, keys=4)
+    like = torch.ones(1, 2, 2)
+    for key in (0, 1, 2):
+        exchange.expect(key, {1: (1, 2, 2)})
+        exchange.send(key, like, [1])
+        exchange.collect(key, like)
+    assert [handle.over for handle in transport.sent] == [False] * 3
+    exchange.send(3, like, [1])  # fills the frame of the first
+    assert [handle.over for handle in transport.sent] == [True, False, False, False]
+
+
+def test_peers_may_be_sent_different_rows_under_one_key():
+    transport = FakeTransport(size=3)
+    exchange = exchange_over(transport, keys=1)
+    for peer in (1, 2):
+        exchange.send(0, torch.full((1, 3, 2), float(peer)), [peer])
+    exchange.finish()
+    sent = [handle.posted.view(torch.float32).unique().tolist() for handle in transport.sent]
+    assert sent == [[1.0], [2.0]]
 
 
 def test_a_slow_reader_gets_every_frame_as_it_was_posted():
     store = serve_store(HOST, 0, LONG_S)
-    keys, elements = range(1, 9), 500_000
+    keys, elements = range(8), 500_000
     three_posted = threading.Event()
 
     def join(rank):
@@ -62,10 +80,10 @@ def test_a_slow_reader_gets_every_frame_as_it_was_posted():
         return GlooTransport(own, rank, 2, LONG_S, HOST)
 
     def send(transport):
-        exchange = exchange_over(transport)
+        exchange = exchange_over(transport, len(keys))
         for key in keys:
-            exchange.post(key, torch.full((1, elements, 1), float(key)), [1], {})
-            if key == 3:
+            exchange.send(key, torch.full((1, elements, 1), float(key)), [1])
+            if key == 2:
                 three_posted.set()
         exchange.finish()
 
@@ -74,9 +92,7 @@ def test_a_slow_reader_gets_every_frame_as_it_was_posted():
         seen = []
         for _ in keys:
             buffer = torch.zeros(4 * elements, dtype=torch.uint8)
-            handle = transport.post(torch.empty(0, dtype=torch.uint8), [], {0: buffer})
-            handle.wait(LONG_S)
-            handle.wait_sent(LONG_S)
+            transport.receive(transport.take_numbers(1), {0: buffer}).wait(LONG_S)
             seen.append(buffer.view(torch.float32).unique().tolist())
         return seen
 

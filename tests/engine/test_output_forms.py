@@ -107,8 +107,11 @@ def test_helpers_send_one_row_for_each_way_to_pool():
         assert sent_last(ranks, plan, inputs, "full") == [0, second * row, third * row]
         assert sent_last(ranks, plan, inputs, "pooled") == [0, row, row]
         assert sent_last(ranks, plan, inputs, "pooled:mean+max") == [0, 2 * row, 2 * row]
-        assert sent_last(ranks, plan, inputs, "pooled:cls") == [0, 0, 0]
-        assert sent_last(ranks, plan, inputs, "pooled:pooler") == [0, 0, 0]
+        # Where the first row is all, helpers are not even sent the last block's means.
+        means = 2 * WIDTH * 2 * 4
+        less = [-2 * means, -means, -means]
+        assert sent_last(ranks, plan, inputs, "pooled:cls") == less
+        assert sent_last(ranks, plan, inputs, "pooled:pooler") == less
 
 
 def test_waiting_for_the_others_parts_is_booked_as_output():
@@ -124,6 +127,15 @@ def test_waiting_for_the_others_parts_is_booked_as_output():
     ).record
     assert record.output_s == pytest.approx(10.0)
     assert record.comm_s == pytest.approx((BLOCKS - 1) * 10.0)
+
+
+def test_a_model_that_projects_its_rows_in_the_end_is_pooled_behind_that():
+    case = BY_NAME["OPTForCausalLM"]
+    model, inputs = case.model(word_embed_proj_dim=16), case.inputs(padding=3)
+    with ranks_of(case, model) as ranks:
+        pooled = ranks.run("seq:3:full", inputs, output="pooled")[0].output
+    assert pooled.shape == (2, 16)
+    torch.testing.assert_close(pooled, vectors(case, model, inputs), atol=1e-5, rtol=1e-5)
 
 
 def test_means_are_sent_so_small_that_half_precision_holds_them():

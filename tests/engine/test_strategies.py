@@ -1,6 +1,5 @@
-"""One object per strategy: what it refuses, places, joins, and whom it books the waiting on."""
+"""One object per strategy: what it refuses, places and joins."""
 
-from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -13,10 +12,8 @@ from prism.engine.strategies import STRATEGIES
 from prism.errors import PlanError, RequestError
 from prism.models.load import adopt
 from prism.plan import Plan, Strategy
-from prism.record import RunRecord
 
 IDS = torch.tensor([[3, 4, 5], [6, 7, 8], [9, 3, 4]])
-SECONDS = st.floats(0, 10)
 
 
 def strategy_of(plan):
@@ -42,20 +39,43 @@ def test_plans_without_partitions_take_what_the_model_takes(llama):
         strategy_of("seq:2:L2:lag1").check(llama, Plan.parse("seq:2:L2:lag1"), {}, 3)
 
 
-def test_nodes_of_local_and_sequence_are_given_the_whole_request():
+def placed(info, plan, nodes, inputs, length):
+    return strategy_of(plan).place(info, Plan.parse(plan), nodes, inputs, length)
+
+
+def test_nodes_of_local_and_of_texts_in_sequence_are_given_the_whole_request(llama):
     inputs = {"input_ids": IDS}
-    assert strategy_of("local@b").place(Plan.parse("local@b"), ["b"], inputs, 3) == {"b": inputs}
-    parts = strategy_of("seq:2:full").place(Plan.parse("seq:2:full"), ["b", "a"], inputs, 3)
-    assert list(parts) == ["b", "a"]
-    assert all(part is inputs for part in parts.values())
+    assert placed(llama, "local@b", ["b"], inputs, 3).inputs == {"b": inputs}
+    placement = placed(llama, "seq:2:full", ["b", "a"], inputs, 3)
+    assert list(placement.inputs) == ["b", "a"]
+    assert all(part is inputs for part in placement.inputs.values())
+    assert placement.whole_shape is None
+
+
+def test_helpers_of_an_image_are_given_the_patches_of_their_positions():
+    case = BY_NAME["ViTModel"]
+    info, inputs = adopt(case.model()).info, case.inputs()
+    pixels = inputs["pixel_values"]
+    placement = placed(info, "seq:3:L2:shares=3/1/2", ["a", "b", "c"], inputs, case.tokens)
+    assert placement.whole_shape == tuple(pixels.shape)
+    assert placement.inputs["a"] is inputs
+    # 17 tokens in 8, 3 and 6, the first of them the class token: 16 patches of 4 x 4 in 4 columns.
+    patches = {name: placement.inputs[name]["pixel_values"] for name in ("b", "c")}
+    assert [part.shape[1] for part in patches.values()] == [3, 6]
+    assert torch.equal(patches["b"][:, 0], pixels[:, :, 4:8, 12:16])
+    assert torch.equal(patches["c"][:, 5], pixels[:, :, 12:16, 12:16])
+    # A whole image of bytes is less than all rows of all others.
+    inputs = {"pixel_values": torch.zeros(pixels.shape, dtype=torch.uint8)}
+    assert placed(info, "seq:3:full", ["a", "b", "c"], inputs, case.tokens).whole_shape is None
 
 
 @given(st.integers(1, 9), st.lists(st.integers(0, 5), min_size=2, max_size=4).filter(any))
-def test_nodes_of_batch_are_given_their_rows_in_order(batch, shares):
+def test_nodes_of_batch_are_given_their_rows_in_order(llama, batch, shares):
     plan = Plan("batch", count=len(shares), shares=tuple(map(float, shares)))
     names = [f"n{i}" for i in range(len(shares))]
     x = torch.arange(batch)
-    parts = STRATEGIES["batch"].place(plan, names, {"x": x}, batch)
+    placement = STRATEGIES["batch"].place(llama, plan, names, {"input_ids": x}, 1)
+    parts = {name: {"x": part["input_ids"]} for name, part in placement.inputs.items()}
     assert list(parts) == [name for name in names if name in parts]
     rows = {name: len(part["x"]) for name, part in parts.items()}
     assert min(rows.values()) > 0
@@ -67,39 +87,3 @@ def test_nodes_of_batch_are_given_their_rows_in_order(batch, shares):
 def test_the_output_of_a_sequence_is_that_of_its_first_node():
     assert STRATEGIES["sequence"].join(["whole", None, None]) == "whole"
     assert STRATEGIES["local"].join(["whole"]) == "whole"
-
-
-def record(input_s, comm_s, output_s):
-    return RunRecord("node0", Plan(), 1, 1, 99.0, input_s=input_s, comm_s=comm_s, output_s=output_s)
-
-
-@pytest.mark.parametrize(
-    ("strategy", "late_s", "after_s", "expected"),
-    [
-        # The peers' input came 3 s after ours: of 5 s of waiting, 3 s were for that.
-        ("sequence", 3.0, 0.0, (4.0, 2.0, 2.0)),
-        # We did not wait that long: the rest was hidden behind our own computing.
-        ("sequence", 7.0, 0.0, (6.0, 0.0, 2.0)),
-        ("sequence", 0.0, 4.0, (1.0, 5.0, 2.0)),
-        # The last rows came 4 s after ours; their input was 3 s late.
-        ("batch", 3.0, 4.0, (4.0, 5.0, 3.0)),
-        ("batch", 0.0, 4.0, (1.0, 5.0, 6.0)),
-        ("batch", 9.0, 4.0, (7.0, 5.0, 0.0)),
-        ("local", 0.0, 0.0, (1.0, 5.0, 2.0)),
-    ],
-)
-def test_waiting_is_booked_where_it_came_from(strategy, late_s, after_s, expected):
-    settled = STRATEGIES[strategy].settle(record(1.0, 5.0, 2.0), late_s=late_s, after_s=after_s)
-    assert (settled.input_s, settled.comm_s, settled.output_s) == expected
-
-
-@given(st.sampled_from(sorted(STRATEGIES)), SECONDS, SECONDS, SECONDS, SECONDS, SECONDS)
-def test_settling_moves_time_and_makes_none(strategy, input_s, comm_s, output_s, late_s, after_s):
-    own = record(input_s, comm_s, output_s)
-    settled = STRATEGIES[strategy].settle(own, late_s=late_s, after_s=after_s)
-    parts = (settled.input_s, settled.comm_s, settled.output_s)
-    assert min(parts) >= 0 and settled.input_s >= input_s
-    extra_s = after_s if strategy == "batch" else 0.0
-    assert sum(parts) == pytest.approx(input_s + comm_s + output_s + extra_s)
-    # Nothing else of the record changes.
-    assert replace(settled, input_s=input_s, comm_s=comm_s, output_s=output_s) == own

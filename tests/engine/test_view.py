@@ -51,14 +51,15 @@ def test_what_a_rank_sends_is_what_the_others_take_from_the_input(means):
     sent = [each.payload(rows, each.groups(rows)) for each, rows in zip(views, own, strict=True)]
     for rank, each in enumerate(views):
         expected = torch.cat([sent[other] for other in each.sources], dim=1)
-        assert torch.equal(each.payloads_of_input(x), expected)
+        seen = each.payloads_of_input(x, each.sources)
+        assert torch.equal(torch.cat(list(seen.values()), dim=1), expected)
         assert sent[rank].shape == each.payload_shape(rank, 2, 5)
 
 
 def test_the_first_partition_of_a_causal_model_needs_nobody():
     for means in ("L2", "C2"):
         first = view(f"seq:2:{means}", 0, 6, causal=True)
-        assert first.payloads_of_input(torch.randn(1, 6, 2)) is None
+        assert not first.sources
         assert first.bias(None).shape == (1, 1, 3, 3)
 
 

@@ -102,8 +102,11 @@ class StandIn:
         self.listener.send(self._identities[name], name, message, frames)
 
     def answer(self, request):
-        """Return the next answer to a request as (name, message, frames)."""
-        return self.answers[request].get(timeout=PATIENCE_S)
+        """Return the next answer to a request as (name, message, frames); announced or not."""
+        while True:
+            found = self.answers[request].get(timeout=PATIENCE_S)
+            if not isinstance(found[1], control.Announce):
+                return found
 
     def failure(self, request):
         _, message, _ = self.answer(request)
@@ -122,6 +125,12 @@ class StandIn:
         _, message, _ = self.answer(self.load(name, source, model))
         assert isinstance(message, control.Loaded), message
         return message.fingerprint
+
+    def announce(self, name):
+        """Tell a node that the message of a request is coming; return the request."""
+        request = next(_requests)
+        self.send(name, control.Announce(request=request))
+        return request
 
     def run(self, names, plan, pixels, *, model=1, epoch=None, timeout_s=30.0, request=None):
         """Ask nodes to run a batch; return the request."""

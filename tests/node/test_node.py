@@ -3,6 +3,8 @@
 What a node does first is seen from the order of its answers, never from a clock.
 """
 
+import time
+
 import pytest
 import torch
 from tests.machines import alone, close, pixels
@@ -46,6 +48,30 @@ def test_a_model_is_loaded_run_and_unloaded(site):
     coordinator.failure(coordinator.load("a", site.path / "nothing", model=7))  # after it
     failed = coordinator.failure(coordinator.run(["a"], "local", x))
     assert failed.error == "ClusterError" and "has not loaded model 1" in failed.message
+
+
+def test_an_input_takes_from_its_announcement_to_its_arrival(site):
+    coordinator, x = site.coordinator, pixels(1)
+    request = coordinator.announce("a")
+    coordinator.answer(coordinator.probe("a"))  # it has heard of it
+    begun_s = time.monotonic()
+    for _ in range(20):
+        coordinator.answer(coordinator.probe("a"))
+    least_s = time.monotonic() - begun_s
+    _, record = coordinator.output(coordinator.run(["a"], "local", x, request=request))
+    assert least_s <= record["input_s"] < record["total_s"]
+    parts = ("compute_s", "staging_s", "comm_s", "input_s", "output_s", "queue_s")
+    assert sum(record[name] for name in parts) == pytest.approx(record["total_s"])
+    _, record = coordinator.output(coordinator.run(["a"], "local", x))
+    assert record["input_s"] < least_s  # this one was not announced
+
+
+def test_a_large_answer_is_announced_and_a_small_one_is_not(site):
+    coordinator = site.coordinator
+    for batch, expected in ((250, ["Announce", "Done"]), (2, ["Done"])):
+        request = coordinator.run(["a"], "local", pixels(batch))
+        coordinator.output(request)
+        assert [kind for number, kind in coordinator.order if number == request] == expected
 
 
 def test_two_nodes_run_a_sequence_plan_in_a_group_they_keep(site):

@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 
 from prism.perfmap import Accuracy, MapLink, Measurement, NodeInfo, Payload, PerformanceMap, Stat
 from prism.plan import ModelShape, Plan
-from prism.planner.traffic import cover_s, exchange_bytes, exchange_count, transfer_s
+from prism.planner.traffic import (
+    cover_s,
+    exchange_bytes,
+    exchange_count,
+    helper_input_bytes,
+    transfer_s,
+)
 from prism.record import LinkState
 
 MODEL = ModelShape("vit", 12, 768, 768, False, False, 197)
@@ -39,10 +45,13 @@ class Truth:
 
     def input_s(self, plan: Plan, batch: int, link: LinkState) -> float:
         """The helpers' inputs in transfer; with lag a block of computation hides them."""
-        copies = plan.size - 1 if plan.exchanges else len(plan.nodes)
-        if not copies:
+        if plan.exchanges:
+            nbytes = sum(helper_input_bytes(plan, MODEL, PAYLOAD, batch, LENGTH))
+        else:
+            nbytes = len(plan.nodes) * PAYLOAD.inputs(batch, LENGTH)
+        if not nbytes:
             return 0.0
-        arrival_s = 8 * copies * PAYLOAD.inputs(batch, LENGTH) / link.bandwidth_bps + link.latency_s
+        arrival_s = 8 * nbytes / link.bandwidth_bps + link.latency_s
         hidden_s = cover_s(plan, MODEL, self.compute_s(plan, batch)) if plan.lag else 0.0
         return max(0.0, arrival_s - hidden_s)
 

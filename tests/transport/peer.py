@@ -23,6 +23,21 @@ HOST = "127.0.0.1"
 LONG_S = 30.0
 
 
+class Exchanged:
+    """Frames to and from some peers under one number."""
+
+    def __init__(self, transport, frame, send_to, receive):
+        number = transport.take_numbers(1)
+        self.arriving = transport.receive(number, receive)
+        self.leaving = transport.send(number, frame, send_to)
+
+    def wait(self, timeout_s):
+        self.arriving.wait(timeout_s)
+
+    def wait_sent(self, timeout_s):
+        self.leaving.wait(timeout_s)
+
+
 class Peer:
     def __init__(self, rank, port, medium_path):
         self.rank = rank
@@ -49,7 +64,7 @@ class Peer:
         receive = {
             peer: torch.zeros(header + length(peer), dtype=torch.uint8) for peer in receive_from
         }
-        return transport.post(frame, send_to, receive), receive
+        return Exchanged(transport, frame, send_to, receive), receive
 
     def exchanges(self):
         transport = self.transport
@@ -95,7 +110,7 @@ class Peer:
                 peer: staging.frame(("from", peer), payloads[peer].shape, dtype)
                 for peer in self.others
             }
-            handle = self.transport.post(frame, self.others, receive)
+            handle = Exchanged(self.transport, frame, self.others, receive)
             handle.wait(LONG_S)
             handle.wait_sent(LONG_S)
             right = True

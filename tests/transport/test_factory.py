@@ -36,7 +36,8 @@ def test_members_find_each_other_by_name_and_keep_their_way_to_the_meeting_point
         x, y = connected(factories, meeting, epoch)
         assert [(each.rank, each.size) for each in (x, y)] == [(0, 2), (1, 2)]
         frame, got = torch.full((5,), epoch, dtype=torch.uint8), torch.zeros(5, dtype=torch.uint8)
-        sent, received = x.post(frame, [1], {}), y.post(frame, [], {0: got})
+        received = y.receive(y.take_numbers(1), {0: got})
+        sent = x.send(x.take_numbers(1), frame, [1])
         received.wait(20.0)
         sent.wait(20.0)
         assert torch.equal(got, frame)

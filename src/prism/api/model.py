@@ -252,7 +252,7 @@ class DistributedModel:
             placed = self._placement.of(_named(plan))
         STRATEGIES[placed.plan.strategy].check(self.info, placed.plan, inputs, length)
         return Request(
-            work=Work(self._number, inputs, batch, length, form),
+            work=Work(self._number, self.info, inputs, batch, length, form),
             placed=placed,
             obstacle=self._placement.obstacle(placed, chosen=decision is not None),
             decision=decision,

@@ -21,6 +21,8 @@ from prism.errors import ClusterError, ConfigError
 PROTOCOL = 3  # raised with every change that an older node would not understand
 HEARTBEAT_S = 0.5
 _PROBLEM_LENGTH = 200
+# Frames that fit into two or three packets take a latency, and nothing that could be measured.
+_LARGE_BYTES = 4_000
 
 
 class _Message(BaseModel):
@@ -149,6 +151,19 @@ class FormGroup(_Message):
     group: Group
 
 
+class Announce(_Message):
+    """A message with large frames comes next; not answered.
+
+    A message is handed over whole, so that nothing else tells when its first byte came.
+
+    Attributes:
+        request: of the message that comes.
+    """
+
+    kind: Literal["announce"] = "announce"
+    request: int
+
+
 class Run(_Message):
     """Run a batch; its inputs follow as frames.
 
@@ -161,6 +176,7 @@ class Run(_Message):
         inputs: what `codec.pack` said of them.
         epoch: of the group that a sequence plan runs in.
         timeout_s: longest wait for one exchange.
+        whole_shape: shape of the main input where helpers have only their own part of it.
     """
 
     kind: Literal["run"] = "run"
@@ -172,6 +188,7 @@ class Run(_Message):
     inputs: Any
     epoch: int | None = None
     timeout_s: float
+    whole_shape: tuple[int, ...] | None = None
 
 
 class Done(_Message):
@@ -179,8 +196,11 @@ class Done(_Message):
 
     Attributes:
         request: its number.
-        held_s: from its arrival to this answer: what the coordinator waited longer, it travelled.
+        held_s: from its announcement, or its arrival where there was none, to this answer; what
+            the coordinator waited longer, it travelled.
         record: what it cost.
+        first_wait_s: part of the record's `comm_s` that went by before any peer's first frame.
+        gather_s: part of its `output_s` that it waited inside the model for others' output rows.
         output: what `codec.pack` said of the output.
     """
 
@@ -188,6 +208,8 @@ class Done(_Message):
     request: int
     held_s: float = 0.0
     record: dict[str, Any] | None = None
+    first_wait_s: float = 0.0
+    gather_s: float = 0.0
     output: Any = None
 
 
@@ -267,7 +289,8 @@ class Stop(_Message):
 
 Message = Annotated[
     Hello | Welcome | Refused | Heartbeat | Unknown | Ping | Load | Loaded | Unload | FormGroup
-    | Run | Done | Failed | Cancel | CloseGroups | Probe | TimeExchanges | ExchangesTimed | Stop,
+    | Announce | Run | Done | Failed | Cancel | CloseGroups | Probe | TimeExchanges | ExchangesTimed
+    | Stop,
     Field(discriminator="kind"),
 ]  # fmt: skip
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
@@ -276,6 +299,16 @@ _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 def encode(message: BaseModel, frames: Sequence[memoryview] = ()) -> list[Any]:
     """Return the frames of a message."""
     return [message.model_dump_json().encode(), *frames]
+
+
+def size_of(frames: Sequence[Any]) -> int:
+    """Return the bytes of tensor frames."""
+    return sum(memoryview(frame).nbytes for frame in frames)
+
+
+def is_large(frames: Sequence[Any]) -> bool:
+    """Whether frames take long enough on a link to be announced."""
+    return size_of(frames) >= _LARGE_BYTES
 
 
 def decode(frames: Sequence[Any]) -> tuple[Message, list[Any]]:

@@ -135,14 +135,14 @@ class Adaptive:
             now_s: on `time.monotonic()`.
             alone: whether no other request was running, so that the links had nothing else to do.
         """
-        sample = self._model.link_sample(record) if alone else None
         ratios = self._model.compute_samples(record)
         with self._lock:
+            samples = self._model.link_samples(record, self._live_links()) if alone else {}
             for name, ratio in ratios.items():
                 before = self._computes.get(name, ComputeEstimate())
                 self._computes[name] = before.with_run(ratio, now_s)
-            if sample is not None:
-                self._heard(sample, (record.node, *record.per_node), now_s)
+            for name in samples.keys() & self._links.keys():
+                self._links[name] = self._links[name].with_run(samples[name], now_s)
 
     def observe_timeout(
         self,
@@ -158,8 +158,11 @@ class Adaptive:
             slowdown = self._slowdown(now_s)
             slowest = max((slowdown.get(name, 1.0) for name in nodes), default=1.0)
             sample = self._model.timeout_sample(plan, batch, length, waited_s, slowest)
-            if sample is not None:
-                self._heard(sample, nodes, now_s)
+            helpers = [name for name in nodes if name in self._links]
+            if sample is not None and helpers:
+                # Of several links, the one that holds up the others.
+                worst = min(helpers, key=lambda name: self._links[name].state.bandwidth_bps)
+                self._links[worst] = self._links[worst].with_run(sample, now_s)
 
     def probe_due(self, helper: str, now_s: float) -> bool:
         """Whether nothing has told anything about the link to a helper for a while."""
@@ -186,16 +189,6 @@ class Adaptive:
         sample = LinkSample(8.0 * nbytes, transfer_s + latency_s)
         with self._lock:
             self._links[helper] = self._links[helper].with_probe(sample, latency_s, now_s)
-
-    def _heard(self, sample: LinkSample, nodes: Sequence[str], now_s: float) -> None:
-        """Book a sample on the link it is about: of several, the one that holds up the others."""
-        helpers = [name for name in nodes if name in self._links]
-        if not helpers:
-            return
-        slowest = min(helpers, key=lambda name: self._links[name].state.bandwidth_bps)
-        # What was hidden was hidden for all of them.
-        for name in helpers if sample.at_most else (slowest,):
-            self._links[name] = self._links[name].with_run(sample, now_s)
 
     def _live_links(self) -> Links:
         states = {name: estimate.state for name, estimate in self._links.items()}

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from prism import errors
 from prism.control import messages
@@ -38,6 +38,24 @@ class _GivenUp:
     """The caller does not want the answer any more."""
 
 
+class Heard(NamedTuple):
+    """What came from a node.
+
+    Attributes:
+        name: of the node.
+        message: what it says.
+        frames: what followed it.
+        arrived_s: when all of it was here, on `time.monotonic()`.
+        carried_s: from its announcement to then; 0 where it was too small to be announced.
+    """
+
+    name: str
+    message: Any
+    frames: list[Any]
+    arrived_s: float
+    carried_s: float = 0.0
+
+
 @dataclass(slots=True)
 class Call:
     """One question to some nodes, and the queue its answers come to.
@@ -47,20 +65,19 @@ class Call:
     """
 
     request: int
-    _answers: queue.SimpleQueue[tuple[str, Any, list[Any]]] = field(
-        default_factory=queue.SimpleQueue
-    )
+    _answers: queue.SimpleQueue[Heard] = field(default_factory=queue.SimpleQueue)
+    _announced_s: dict[str, float] = field(default_factory=dict)
 
     def deliver(self, name: str, message: Any, frames: list[Any]) -> None:
         """Take an answer, from any thread."""
-        self._answers.put((name, message, frames))
+        self._answers.put(Heard(name, message, frames, time.monotonic()))
 
     def give_up(self) -> None:
         """Let whoever waits stop waiting, from any thread."""
         self.deliver("", _GivenUp(), [])
 
-    def answer(self, deadline_s: float, waiting_for: Sequence[str]) -> tuple[str, Any, list[Any]]:
-        """Return the next answer as `(name, message, frames)`.
+    def answer(self, deadline_s: float, waiting_for: Sequence[str]) -> Heard:
+        """Return the next answer.
 
         Args:
             deadline_s: on `time.monotonic()`.
@@ -75,9 +92,13 @@ class Call:
         while True:
             try:
                 left_s = max(0.0, deadline_s - time.monotonic())
-                name, message, frames = self._answers.get(timeout=left_s)
+                heard = self._answers.get(timeout=left_s)
             except queue.Empty:
                 raise DeadlineExceeded(f"{', '.join(waiting_for)} did not answer in time") from None
+            name, message = heard.name, heard.message
+            if isinstance(message, messages.Announce):
+                self._announced_s[name] = heard.arrived_s
+                continue
             if isinstance(message, _GivenUp):
                 raise Cancelled("the request was cancelled")
             if isinstance(message, _Lost):
@@ -89,7 +110,8 @@ class Call:
                 if isinstance(error, ModelFailed):
                     error.in_step = message.in_step
                 raise error
-            return name, message, frames
+            announced_s = self._announced_s.pop(name, heard.arrived_s)
+            return heard._replace(carried_s=heard.arrived_s - announced_s)
 
 
 class Calls:

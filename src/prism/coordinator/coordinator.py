@@ -148,7 +148,7 @@ class Coordinator:
             deadline_s = time.monotonic() + timeout_s
             while waiting := [n for n in names if n not in answered and n in self.alive]:
                 try:
-                    answered.add(call.answer(deadline_s, waiting)[0])
+                    answered.add(call.answer(deadline_s, waiting).name)
                 except PeerLost:
                     continue
                 except ClusterError:

@@ -6,23 +6,22 @@ One attempt: the first failure ends it, and what to do then is `requests`' busin
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from prism.control import codec, messages
-from prism.coordinator.calls import Call
+from prism.coordinator.calls import Call, Heard
 from prism.coordinator.coordinator import Coordinator
 from prism.coordinator.deadlines import Deadline
 from prism.coordinator.recovery import Placed
-from prism.engine.strategies import STRATEGIES, Strategy
+from prism.engine.strategies import STRATEGIES, Placement
+from prism.engine.waiting import Report
 from prism.errors import ModelFailed
+from prism.models.load import ModelInfo
 from prism.models.outputs import as_answer
 from prism.output_form import FULL, OutputForm
 from prism.record import RunRecord
-
-# What a message weighs without its tensors: headers, and the latency that it takes anyway.
-_MESSAGE_BYTES = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,7 @@ class Work:
 
     Attributes:
         model: its number in messages.
+        info: its description.
         inputs: the model's inputs by name.
         batch: samples.
         length: tokens per sample.
@@ -38,6 +38,7 @@ class Work:
     """
 
     model: int
+    info: ModelInfo
     inputs: Mapping[str, Any]
     batch: int
     length: int
@@ -51,10 +52,12 @@ class Answer:
     Attributes:
         output: the model's usual output, or what was wanted of it.
         record: rank 0's, its total spanning the whole attempt; `per_node` has the others.
+        begun_s: when the attempt began, on `time.monotonic()`.
     """
 
     output: Any
     record: RunRecord
+    begun_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +66,16 @@ class _Reply:
 
     Attributes:
         output: as it travelled; None on helpers of a sequence plan.
-        record: what it cost there, with the time of the ways there and back.
-        at_s: when it was here, on `time.monotonic()`.
+        report: what it cost there, and when.
     """
 
     output: Any
-    record: RunRecord
-    at_s: float
+    report: Report
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """What a node was sent: how many bytes, and when."""
+    """What a node was sent: how many bytes, and when their sending or announcing began."""
 
     nbytes: int
     at_s: float
@@ -108,10 +109,11 @@ class Dispatcher:
         """
         started_s = time.monotonic()
         strategy = STRATEGIES[placed.plan.strategy]
-        parts = strategy.place(placed.plan, placed.nodes, work.inputs, work.batch)
+        placement = strategy.place(work.info, placed.plan, placed.nodes, work.inputs, work.length)
+        parts = placement.inputs
         replies: dict[str, _Reply] = {}
         try:
-            sent = self._send(call, work, placed, parts, deadline.exchange_s)
+            sent = self._send(call, work, placed, placement, deadline.exchange_s)
             self._collect(call, sent, started_s + deadline.answer_s, replies)
         except BaseException as error:
             # Whatever it was, an interrupt too: nobody waits for the others' work any more, and
@@ -120,30 +122,49 @@ class Dispatcher:
             self._give_up(call, placed, parts, replies, in_step=in_step)
             raise
         outputs = [replies[name].output for name in parts if replies[name].output is not None]
-        ended_s = max(reply.at_s for reply in replies.values())
-        record = _record(strategy, [replies[name] for name in parts], ended_s)
-        record = replace(record, plan=placed.plan, batch=work.batch, total_s=ended_s - started_s)
-        return Answer(as_answer(work.output, strategy.join(outputs)), record)
+        output = as_answer(work.output, strategy.join(outputs))
+        ended_s = time.monotonic()
+        first, *others = (replies[name].report for name in parts)
+        prepared_s = sent[first.record.node].at_s - started_s
+        record = strategy.settle(first, others, ended_s)
+        record = replace(
+            record,
+            plan=placed.plan,
+            batch=work.batch,
+            total_s=ended_s - started_s,
+            input_s=prepared_s + record.input_s,
+            per_node={each.record.node: each.record for each in others},
+        )
+        return Answer(output, record, started_s)
 
     def _send(
         self,
         call: Call,
         work: Work,
         placed: Placed,
-        parts: Mapping[str, Mapping[str, Any]],
+        placement: Placement,
         timeout_s: float,
     ) -> dict[str, _Sent]:
         epoch = None
         if placed.plan.exchanges:
             epoch = self._coordinator.group(call, placed.nodes).epoch
         packed: dict[int, tuple[Any, list[memoryview]]] = {}
-        sent = {}
-        # The helpers' inputs have a link to cross; the node at home gets its own last.
-        for name in sorted(parts, key=lambda name: name == self._home):
-            part = parts[name]
+        parts = placement.inputs
+        for part in parts.values():
             if id(part) not in packed:
                 packed[id(part)] = codec.pack(part)
-            description, frames = packed[id(part)]
+        # The helpers' inputs have a link to cross; the node at home gets its own last. All are
+        # announced before any is sent: behind the frames for another, the news would come late.
+        order = sorted(parts, key=lambda name: name == self._home)
+        sent = {}
+        for name in order:
+            frames = packed[id(parts[name])][1]
+            if name != self._home and messages.is_large(frames):
+                sent[name] = _Sent(messages.size_of(frames), time.monotonic())
+                self._coordinator.send(name, messages.Announce(request=call.request))
+        for name in order:
+            description, frames = packed[id(parts[name])]
+            sent.setdefault(name, _Sent(messages.size_of(frames), time.monotonic()))
             message = messages.Run(
                 request=call.request,
                 model=work.model,
@@ -153,8 +174,8 @@ class Dispatcher:
                 inputs=description,
                 epoch=epoch,
                 timeout_s=timeout_s,
+                whole_shape=placement.whole_shape,
             )
-            sent[name] = _Sent(_size(frames), time.monotonic())
             self._coordinator.send(name, message, frames)
         return sent
 
@@ -166,14 +187,11 @@ class Dispatcher:
         replies: dict[str, _Reply],
     ) -> None:
         while waiting := [name for name in sent if name not in replies]:
-            name, message, frames = call.answer(deadline_s, waiting)
-            output = None if message.output is None else codec.unpack(message.output, frames)
-            at_s = time.monotonic()
-            travelled_s = at_s - sent[name].at_s - message.held_s
-            record = _with_ways(
-                RunRecord.from_dict(message.record), travelled_s, sent[name].nbytes, _size(frames)
-            )
-            replies[name] = _Reply(output, record, at_s)
+            heard = call.answer(deadline_s, waiting)
+            output = None
+            if heard.message.output is not None:
+                output = codec.unpack(heard.message.output, heard.frames)
+            replies[heard.name] = _Reply(output, _report(heard, sent[heard.name]))
 
     def _give_up(
         self,
@@ -190,40 +208,30 @@ class Dispatcher:
             self._coordinator.drop_group(placed.nodes)
 
 
-def _record(strategy: Strategy, replies: Sequence[_Reply], ended_s: float) -> RunRecord:
-    """Return the first node's record with its waiting booked, and the others' beside it."""
-    first, *others = replies
-    inputs_s = [reply.record.input_s for reply in replies]
-    record = strategy.settle(
-        first.record,
-        late_s=max(inputs_s) - first.record.input_s,
-        after_s=ended_s - first.at_s,
-    )
-    return replace(record, per_node={each.record.node: each.record for each in others})
+def _report(heard: Heard, sent: _Sent) -> Report:
+    """Return a node's report with the ways of its input and its output.
 
-
-def _with_ways(record: RunRecord, travelled_s: float, there: int, back: int) -> RunRecord:
-    """Return a node's record with the time of its input's and its output's way.
-
-    No two clocks are compared: both ways together are what the coordinator waited longer than the
-    node held the request. They are told apart by their bytes.
-
-    Args:
-        record: the node's own.
-        travelled_s: both ways.
-        there: bytes of the input.
-        back: bytes of the output.
+    No two clocks are compared. Each end timed what came to it, from its announcement to its last
+    byte; the rest of what the coordinator waited longer than the node held the request are the two
+    latencies, one there and one back.
     """
-    part = (there + _MESSAGE_BYTES) / (there + back + 2 * _MESSAGE_BYTES)
-    input_s = max(0.0, travelled_s) * part
-    output_s = max(0.0, travelled_s) - input_s
-    return replace(
-        record,
-        total_s=record.total_s + input_s + output_s,
-        input_s=input_s,
-        output_s=record.output_s + output_s,
+    done = heard.message
+    own = RunRecord.from_dict(done.record)
+    travelled_s = max(0.0, heard.arrived_s - sent.at_s - done.held_s)
+    carried_s = min(heard.carried_s, travelled_s)
+    latency_s = (travelled_s - carried_s) / 2
+    record = replace(
+        own,
+        total_s=own.total_s + travelled_s,
+        input_s=own.input_s + latency_s,
+        output_s=own.output_s + carried_s + latency_s,
+        input_bytes=sent.nbytes,
+        output_bytes=messages.size_of(heard.frames),
     )
-
-
-def _size(frames: Sequence[Any]) -> int:
-    return sum(memoryview(frame).nbytes for frame in frames)
+    return Report(
+        record,
+        begun_s=sent.at_s + record.input_s + record.queue_s,
+        answered_s=heard.arrived_s,
+        first_wait_s=done.first_wait_s,
+        gather_s=done.gather_s,
+    )

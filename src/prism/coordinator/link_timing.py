@@ -53,9 +53,9 @@ class LinkTimer:
             waiting, deadline_s = list(names), time.monotonic() + _TIMEOUT_S
             times: list[tuple[float, ...]] = []
             while waiting:
-                name, answer, _ = call.answer(deadline_s, waiting)
-                waiting.remove(name)
-                times.append(answer.times_s)
+                heard = call.answer(deadline_s, waiting)
+                waiting.remove(heard.name)
+                times.append(heard.message.times_s)
             return tuple(max(column) for column in zip(*times, strict=True))
         except BaseException:
             self._coordinator.drop_group(names)

@@ -135,12 +135,12 @@ class ModelNodes:
                 self._coordinator.tell([name], load)
             while waiting := [name for name in waiting if name in self._coordinator.alive]:
                 try:
-                    name, loaded, _ = call.answer(deadline_s, waiting)
+                    heard = call.answer(deadline_s, waiting)
                 except PeerLost:
                     continue
-                self._check_fingerprint(name, loaded.fingerprint)
-                self._note(name, ready=True)
-                waiting.remove(name)
+                self._check_fingerprint(heard.name, heard.message.fingerprint)
+                self._note(heard.name, ready=True)
+                waiting.remove(heard.name)
         finally:
             self._coordinator.end(call)
 

@@ -190,20 +190,15 @@ class Requests:
     def _answer(self, request: Request, number: int) -> Response:
         """Run the plan; if nodes fail, run what can still be run."""
         failure: ClusterError | None = None
-        queue_s = 0.0
         try:
             for placed in self._candidates(request):
-                asked_s = time.monotonic()
                 expected_s = request.experience.expected_s(placed, request.work)
                 request.wait_turn(self._scheduler, number, placed.nodes, expected_s)
-                queue_s += time.monotonic() - asked_s
                 try:
-                    answer = self._attempt(request, placed, number)
+                    return self._attempt(request, placed, number, failure)
                 except _NotNow as setback:
                     failure = setback.error
                     self._scheduler.leave(number)
-                    continue
-                return _response(request, placed, answer, queue_s, failure)
         finally:
             self._scheduler.leave(number)
         ready, everyone = request.nodes()
@@ -223,7 +218,10 @@ class Requests:
         if request.obstacle and not instead:
             yield request.placed  # whatever speaks against it: there is nothing else
 
-    def _attempt(self, request: Request, placed: Placed, number: int) -> Answer:
+    def _attempt(
+        self, request: Request, placed: Placed, number: int, failure: ClusterError | None
+    ) -> Response:
+        """Run a plan; `failure` is what an earlier one ended with."""
         experience, work = request.experience, request.work
         alone = not self._scheduler.others_run(number)
         begun_s = time.monotonic()
@@ -241,11 +239,12 @@ class Requests:
             self._stuck_until_s.update(dict.fromkeys(placed.nodes, stuck_until_s))
             experience.failed(placed, work, error, now_s - begun_s)
             raise _NotNow(error) from error
+        response = _response(request, placed, answer, failure)
         for name in placed.nodes:
             self._stuck_until_s.pop(name, None)
         alone = alone and not self._scheduler.others_run(number)
         experience.worked(placed, work, answer.record, alone=alone)
-        return answer
+        return response
 
     def _stuck_s(self, nodes: Nodes, now_s: float) -> float:
         """Return how long one of some nodes may still be waiting for a peer that failed it."""
@@ -257,14 +256,13 @@ def _response(
     request: Request,
     placed: Placed,
     answer: Answer,
-    queue_s: float,
     failure: ClusterError | None,
 ) -> Response:
     as_asked = placed == request.placed
     record = replace(
         answer.record,
         total_s=time.monotonic() - request.submitted_s,
-        queue_s=queue_s,
+        queue_s=answer.begun_s - request.submitted_s + answer.record.queue_s,
         outcome="ok" if as_asked else "recovered",
         setback="" if as_asked else f"{request.placed.plan}: {failure or request.obstacle}",
     )

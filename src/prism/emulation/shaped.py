@@ -63,23 +63,33 @@ class ShapedTransport:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be posted any more."""
+        """Whether nothing can be exchanged any more."""
         return self._expired or self._inner.closed
 
-    def post(
-        self, frame: torch.Tensor, send_to: Sequence[int], receive: Mapping[int, torch.Tensor]
-    ) -> ShapedHandle:
-        """Stamp `frame` and post it; see `Transport.post`."""
+    def take_numbers(self, count: int) -> int:
+        """Return the first of the next `count` numbers; see `Transport.take_numbers`."""
+        return self._inner.take_numbers(count)
+
+    def receive(self, number: int, buffers: Mapping[int, torch.Tensor]) -> ShapedReceive:
+        """Start receiving; see `Transport.receive`."""
+        self._require_time("receive")
+        return ShapedReceive(self, self._inner.receive(number, buffers), buffers)
+
+    def send(self, number: int, frame: torch.Tensor, peers: Sequence[int]) -> Handle:
+        """Stamp `frame` and send it; see `Transport.send`. Its air time is the receivers'."""
+        self._require_time("send")
+        if peers:
+            arrival = self._reserve(frame.numel() - STAMP_BYTES, peers)
+            frame[self._stamp].copy_(torch.tensor([arrival], dtype=torch.float64).view(torch.uint8))
+        handle = self._inner.send(number, frame, peers)
+        self.counters.bytes_sent -= STAMP_BYTES * len(peers)
+        return handle
+
+    def _require_time(self, action: str) -> None:
         if self._expired:
             raise ClusterError(
-                f"rank {self.rank} cannot post: its transport timed out; form a new epoch"
+                f"rank {self.rank} cannot {action}: its transport timed out; form a new epoch"
             )
-        if send_to:
-            arrival = self._reserve(frame.numel() - STAMP_BYTES, send_to)
-            frame[self._stamp].copy_(torch.tensor([arrival], dtype=torch.float64).view(torch.uint8))
-        handle = self._inner.post(frame, send_to, receive)
-        self.counters.bytes_sent -= STAMP_BYTES * len(send_to)
-        return ShapedHandle(self, handle, receive)
 
     def _reserve(self, nbytes: int, send_to: Sequence[int]) -> float:
         held_s = self._shape.hold_s(self._sent)
@@ -99,7 +109,7 @@ class ShapedTransport:
         return float(frame[self._stamp].clone().view(torch.float64).item())
 
     def expire(self) -> None:
-        """Refuse posts from now on: a deadline has passed."""
+        """Refuse exchanges from now on: a deadline has passed."""
         self._expired = True
 
     def close(self) -> None:
@@ -107,22 +117,22 @@ class ShapedTransport:
         self._inner.close()
 
 
-class ShapedHandle:
-    """One exchange over an emulated link."""
+class ShapedReceive:
+    """Frames on their way here over an emulated link."""
 
     def __init__(
-        self, owner: ShapedTransport, inner: Handle, receive: Mapping[int, torch.Tensor]
+        self, owner: ShapedTransport, inner: Handle, buffers: Mapping[int, torch.Tensor]
     ) -> None:
         self._owner = owner
         self._inner = inner
-        self._receive = dict(receive)
+        self._buffers = dict(buffers)
 
     def wait(self, timeout_s: float) -> None:
         """Wait for the frames, then until the emulated link would have delivered them."""
         deadline = time.monotonic() + timeout_s
         self._inner.wait(timeout_s)
         owner = self._owner
-        arrivals = {owner.arrival(frame): peer for peer, frame in self._receive.items()}
+        arrivals = {owner.arrival(frame): peer for peer, frame in self._buffers.items()}
         last = max(arrivals, default=-math.inf)
         begun = time.monotonic()
         wait_until(min(last, deadline))
@@ -133,9 +143,5 @@ class ShapedHandle:
                 f"rank {arrivals[last]} did not answer rank {owner.rank} within {timeout_s:g} s "
                 "on the emulated link; retry in a new epoch without it"
             )
-        owner.counters.bytes_received -= STAMP_BYTES * len(self._receive)
-        self._receive = {}
-
-    def wait_sent(self, timeout_s: float) -> None:
-        """Wait until the inner transport has sent the frame: its air time is the receivers'."""
-        self._inner.wait_sent(timeout_s)
+        owner.counters.bytes_received -= STAMP_BYTES * len(self._buffers)
+        self._buffers = {}

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from prism.engine.arriving import Rest
 from prism.engine.strategies import STRATEGIES, Job, Ran
 from prism.errors import ModelFailed, NodeFailed, PrismError
 from prism.models.backends import EAGER, Backend
 from prism.models.inputs import main_input, prepare
-from prism.models.instrument import Instrumented, never
+from prism.models.instrument import BeforeBlock, Instrumented, never
 from prism.models.load import LoadedModel
 from prism.models.outputs import Reduction
 from prism.output_form import FULL, OutputForm
@@ -37,10 +38,12 @@ class Execution:
         output: the model's usual ModelOutput, or what was wanted of it; None on helpers of a
             sequence plan.
         record: what it cost here.
+        first_wait_s: part of its `comm_s` that went by before any peer's first frame.
     """
 
     output: Any
     record: RunRecord
+    first_wait_s: float = 0.0
 
 
 class Engine:
@@ -53,6 +56,7 @@ class Engine:
 
     Attributes:
         loaded: the model.
+        device: where it lives.
         node: this node's name.
         backend: name of the backend.
 
@@ -69,7 +73,7 @@ class Engine:
         self._call_base: Callable[..., Any] | None = None
         self._instrumented = Instrumented(loaded.model, loaded.info.family)
         self._main_input = main_input(loaded.info)
-        self._device = next(loaded.model.parameters()).device
+        self.device = next(loaded.model.parameters()).device
         self._staging: dict[int, Staging] = {}
 
     def run(
@@ -82,20 +86,23 @@ class Engine:
         transport: Transport | None = None,
         timeout_s: float = 60.0,
         should_cancel: Callable[[], bool] = never,
+        whole_shape: tuple[int, ...] | None = None,
+        rest: Rest | None = None,
     ) -> Execution:
         """Run the rows given here under `plan`.
 
         The request has been checked where it came in (`check_inputs`, `Strategy.check`).
 
         Args:
-            inputs: the model's inputs; for `batch`, this node's rows; for `sequence`, the whole
-                request on every node.
+            inputs: the model's inputs, what `Strategy.place` gave this node of them.
             plan: `sequence` is split over `transport`; `local` and `batch` run what is given.
             length: tokens per sample, for the record.
             output: the form of the output, from `settle_form`.
             transport: connects the nodes of a sequence plan, in the plan's order.
             timeout_s: longest wait for one exchange.
             should_cancel: asked before every block; True ends the request.
+            whole_shape: as `Strategy.place` says it.
+            rest: as `Strategy.sent_first` cut it off.
 
         Raises:
             Cancelled: `should_cancel` said so.
@@ -107,11 +114,14 @@ class Engine:
         exchanges of this request were over here: then it stays in step and serves the next.
         """
         started_s = time.perf_counter()
-        job = Job(plan, inputs, output, transport, timeout_s, should_cancel)
+        job = Job(
+            plan, inputs, length, output, transport, timeout_s, should_cancel, whole_shape, rest
+        )
         ran = STRATEGIES[plan.strategy].run(self, job)
         total_s = time.perf_counter() - started_s
-        batch = int(inputs[self._main_input].shape[0])
-        return Execution(ran.output, self._record(plan, batch, length, total_s, ran))
+        batch = int(inputs[self._main_input].shape[0]) + (rest.rows if rest else 0)
+        record = self._record(plan, batch, length, total_s, ran)
+        return Execution(ran.output, record, ran.first_wait_s)
 
     def forward(
         self,
@@ -119,27 +129,30 @@ class Engine:
         forward_pass: ForwardPass | None,
         should_cancel: Callable[[], bool],
         reduction: Reduction,
+        before_block: BeforeBlock | None = None,
     ) -> Any:
-        """Return what becomes of the model's output; None where the pass ends early.
+        """Return what becomes of the model's output; None where its blocks are left early.
 
         Args:
             inputs: as the caller gave them.
             forward_pass: decides what the blocks compute; None = what plain transformers would.
             should_cancel: asked before every block.
             reduction: makes the wanted form of the output.
+            before_block: see `Instrumented.running`.
 
         Raises:
             Cancelled, ModelFailed, NodeFailed, PeerLost, DeadlineExceeded: as `run`.
         """
         try:
             prepared = prepare(self.loaded.info, inputs, self.loaded.model)
-            with torch.inference_mode(), self._instrumented.running(forward_pass, should_cancel):
+            running = self._instrumented.running(forward_pass, should_cancel, before_block)
+            with torch.inference_mode(), running:
                 try:
                     output = reduction(self._called(prepared, reduction.base_only))
                 except PassComplete:
                     output = None
-                if self._device.type == "cuda":
-                    torch.cuda.synchronize(self._device)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
                 return output
         except PrismError:
             raise
@@ -160,7 +173,7 @@ class Engine:
         """Return the frames for transports with this header, kept so that they are reused."""
         header = transport.header_bytes
         if header not in self._staging:
-            self._staging[header] = Staging(self._device, header)
+            self._staging[header] = Staging(self.device, header)
         self._staging[header].reset()
         return self._staging[header]
 

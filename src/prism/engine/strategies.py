@@ -8,26 +8,36 @@ booked. Nothing outside this table asks a plan for its strategy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from typing_extensions import override
 
+from prism.engine.arriving import Rest, run_arriving
 from prism.engine.pooling import PooledParts
 from prism.engine.rows import join_rows, rows_of
 from prism.engine.sequence import SequencePass
+from prism.engine.waiting import Report, book_end, book_last_rows, book_late_peers
 from prism.models.inputs import check_partition, main_input, token_mask
+from prism.models.instrument import BeforeBlock
 from prism.models.load import LoadedModel, ModelInfo
 from prism.models.outputs import Reduction
+from prism.models.own_input import can_be_cut, cut, embedding_only, restore
 from prism.output_form import OutputForm
 from prism.partition.forward_pass import ForwardPass
-from prism.partition.spans import rows
+from prism.partition.own_input import travels_in_parts
+from prism.partition.spans import Span, rows, spans
 from prism.plan import Plan
 from prism.record import RunRecord
 from prism.transport.base import Transport
 from prism.transport.staging import Staging
 
 Inputs = Mapping[str, Any]
+# A row of fewer bytes, such as a text, is not worth a message of its own.
+_ROW_BYTES = 16_000
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +47,39 @@ class Job:
     Attributes:
         plan: how it is run.
         inputs: checked; what `Strategy.place` made for this node.
+        length: tokens per sample.
         output: the form of the output that is wanted.
         transport: connects the plan's nodes in its order; None where they exchange nothing.
+        whole_shape: see `Placement`.
+        rest: rows that follow those of `inputs`; see `Strategy.sent_first`.
         timeout_s: longest wait for one exchange.
         should_cancel: whether nobody waits for the answer any more.
     """
 
     plan: Plan
     inputs: Inputs
+    length: int
     output: OutputForm
     transport: Transport | None
     timeout_s: float
     should_cancel: Callable[[], bool]
+    whole_shape: Shape | None = None
+    rest: Rest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What the nodes of a plan are given.
+
+    Attributes:
+        inputs: by node, the same object where they are the same; a node with nothing to do is
+            left out.
+        whole_shape: shape of the main input, where all nodes but the first are given only the part
+            that their own positions are made of; None where nothing is cut by positions.
+    """
+
+    inputs: Mapping[str, Inputs]
+    whole_shape: Shape | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +92,7 @@ class Ran:
     output_s: float = 0.0
     bytes_sent: int = 0
     messages: int = 0
+    first_wait_s: float = 0.0
 
 
 class Runner(Protocol):
@@ -68,9 +100,11 @@ class Runner(Protocol):
 
     Attributes:
         loaded: the model.
+        device: where it lives.
     """
 
     loaded: LoadedModel
+    device: torch.device
 
     def forward(
         self,
@@ -78,6 +112,7 @@ class Runner(Protocol):
         forward_pass: ForwardPass | None,
         should_cancel: Callable[[], bool],
         reduction: Reduction,
+        before_block: BeforeBlock | None = None,
     ) -> Any:
         """Return what becomes of the model's output, its blocks computed as the pass says."""
 
@@ -106,19 +141,27 @@ class Strategy(Protocol):
         """
 
     def place(
-        self, plan: Plan, nodes: Sequence[str], inputs: Inputs, batch: int
-    ) -> dict[str, Inputs]:
+        self, info: ModelInfo, plan: Plan, nodes: Sequence[str], inputs: Inputs, length: int
+    ) -> Placement:
         """Return what each node is given to compute on, in the order of `nodes`.
 
         Args:
+            info: the model.
             plan: of this strategy.
             nodes: names of its nodes, rank 0 first.
-            inputs: the whole request.
-            batch: its rows.
+            inputs: the whole request, checked.
+            length: tokens per sample.
+        """
+
+    def sent_first(self, info: ModelInfo, inputs: Inputs) -> tuple[Inputs, Inputs] | None:
+        """Cut what a node is given in two, so that it can begin while the second part travels.
+
+        Args:
+            info: the model.
+            inputs: what `place` gave it.
 
         Returns:
-            Inputs by node, the same object where they are the same; a node with nothing to do is
-            left out.
+            What to send first, and the rest; None where it needs all to begin.
         """
 
     def run(self, runner: Runner, job: Job) -> Ran:
@@ -138,13 +181,13 @@ class Strategy(Protocol):
             RequestError: the model's outputs cannot be joined.
         """
 
-    def settle(self, record: RunRecord, *, late_s: float, after_s: float) -> RunRecord:
-        """Return the first node's record with its waiting booked where it came from.
+    def settle(self, first: Report, others: Sequence[Report], ended_s: float) -> RunRecord:
+        """Return the first node's record with all waiting booked where it came from.
 
         Args:
-            record: the first node's own.
-            late_s: how much later than its input the last node's input arrived; not negative.
-            after_s: how much later than its answer the last answer arrived; not negative.
+            first: of the first node.
+            others: of the other nodes that took part.
+            ended_s: when the output was joined; from the first node's answer to here is added.
         """
 
 
@@ -157,9 +200,13 @@ class LocalStrategy(Strategy):
 
     @override
     def place(
-        self, plan: Plan, nodes: Sequence[str], inputs: Inputs, batch: int
-    ) -> dict[str, Inputs]:
-        return dict.fromkeys(nodes, inputs)
+        self, info: ModelInfo, plan: Plan, nodes: Sequence[str], inputs: Inputs, length: int
+    ) -> Placement:
+        return Placement(dict.fromkeys(nodes, inputs))
+
+    @override
+    def sent_first(self, info: ModelInfo, inputs: Inputs) -> tuple[Inputs, Inputs] | None:
+        return None
 
     @override
     def run(self, runner: Runner, job: Job) -> Ran:
@@ -171,8 +218,8 @@ class LocalStrategy(Strategy):
         return outputs[0]
 
     @override
-    def settle(self, record: RunRecord, *, late_s: float, after_s: float) -> RunRecord:
-        return record
+    def settle(self, first: Report, others: Sequence[Report], ended_s: float) -> RunRecord:
+        return book_end(first, ended_s)
 
 
 class BatchStrategy(LocalStrategy):
@@ -180,25 +227,46 @@ class BatchStrategy(LocalStrategy):
 
     @override
     def place(
-        self, plan: Plan, nodes: Sequence[str], inputs: Inputs, batch: int
-    ) -> dict[str, Inputs]:
-        spans = rows(batch, plan.size, plan.shares)
-        return {
-            name: rows_of(inputs, span.start, span.stop)
-            for name, span in zip(nodes, spans, strict=True)
-            if span.size
-        }
+        self, info: ModelInfo, plan: Plan, nodes: Sequence[str], inputs: Inputs, length: int
+    ) -> Placement:
+        spans = rows(inputs[main_input(info)].shape[0], plan.size, plan.shares)
+        return Placement(
+            {
+                name: rows_of(inputs, span.start, span.stop)
+                for name, span in zip(nodes, spans, strict=True)
+                if span.size
+            }
+        )
+
+    @override
+    def sent_first(self, info: ModelInfo, inputs: Inputs) -> tuple[Inputs, Inputs] | None:
+        name = main_input(info)
+        main: torch.Tensor = inputs[name]
+        row_bytes = main[0].numel() * main.itemsize
+        # Other inputs, such as a mask or labels, tell the model of all rows at once.
+        if len(inputs) > 1 or len(main) < 2 or row_bytes < _ROW_BYTES:
+            return None
+        return {name: main[:1]}, {name: main[1:]}
+
+    @override
+    def run(self, runner: Runner, job: Job) -> Ran:
+        if job.rest is None:
+            return super().run(runner, job)
+
+        reduction = Reduction(runner.loaded.info, job.output, job.inputs)
+
+        def forward(inputs: Inputs, before_block: BeforeBlock | None) -> Any:
+            return runner.forward(inputs, None, job.should_cancel, reduction, before_block)
+
+        return Ran(run_arriving(forward, job.inputs, job.rest))
 
     @override
     def join(self, outputs: Sequence[Any]) -> Any:
         return join_rows(outputs)
 
     @override
-    def settle(self, record: RunRecord, *, late_s: float, after_s: float) -> RunRecord:
-        """Book the wait for the last rows as output, but as input where they started late."""
-        waited_s = record.output_s + after_s
-        late_s = min(waited_s, late_s)
-        return replace(record, input_s=record.input_s + late_s, output_s=waited_s - late_s)
+    def settle(self, first: Report, others: Sequence[Report], ended_s: float) -> RunRecord:
+        return book_last_rows(first, others, ended_s)
 
 
 class SequenceStrategy(LocalStrategy):
@@ -209,6 +277,19 @@ class SequenceStrategy(LocalStrategy):
         check_partition(info, plan, inputs, length)
 
     @override
+    def place(
+        self, info: ModelInfo, plan: Plan, nodes: Sequence[str], inputs: Inputs, length: int
+    ) -> Placement:
+        name = main_input(info)
+        whole: torch.Tensor = inputs[name]
+        sample_bytes = whole[0].numel() * whole.itemsize
+        if not can_be_cut(name) or not travels_in_parts(plan, info.shape, length, sample_bytes):
+            return Placement(dict.fromkeys(nodes, inputs))
+        first, *helpers = zip(nodes, spans(length, plan.size, plan.shares), strict=True)
+        parts = {node: {**inputs, name: cut(info, whole, own)} for node, own in helpers}
+        return Placement({first[0]: inputs, **parts}, tuple(whole.shape))
+
+    @override
     def run(self, runner: Runner, job: Job) -> Ran:
         transport = job.transport
         assert transport is not None, "a sequence plan needs a transport"
@@ -216,6 +297,8 @@ class SequenceStrategy(LocalStrategy):
         counters.reset()
         staging = runner.staging_for(transport)
         info = runner.loaded.info
+        own = _own_part(job)
+        inputs = job.inputs if own is None else _restored(info, job, own)
         reduction = Reduction(info, job.output, job.inputs)
         needed = reduction.rows()
         forward_pass = SequencePass(
@@ -223,16 +306,23 @@ class SequenceStrategy(LocalStrategy):
             info.shape,
             transport,
             staging,
+            batch=inputs[main_input(info)].shape[0],
+            length=job.length,
+            device=runner.device,
+            in_parts=job.whole_shape is not None,
             real_BN=token_mask(main_input(info), job.inputs.get("attention_mask")),
             first_rows=needed.first,
             last_rows=needed.last,
-            rows_stay=needed.parts > 0,
+            parts=needed.parts,
             timeout_s=job.timeout_s,
         )
         if needed.parts:
             reduction = PooledParts(info, job.output, job.inputs, forward_pass)
+        only_own = nullcontext() if own is None else embedding_only(info, runner.loaded.model, own)
         try:
-            output = runner.forward(job.inputs, forward_pass, job.should_cancel, reduction)
+            forward_pass.begin()
+            with only_own:
+                output = runner.forward(inputs, forward_pass, job.should_cancel, reduction)
         except BaseException:
             if not forward_pass.over:
                 # The others wait for frames that will not come: the closed connection tells them.
@@ -247,13 +337,27 @@ class SequenceStrategy(LocalStrategy):
             output_s=forward_pass.output_s,
             bytes_sent=counters.bytes_sent,
             messages=counters.messages,
+            first_wait_s=forward_pass.first_wait_s,
         )
 
     @override
-    def settle(self, record: RunRecord, *, late_s: float, after_s: float) -> RunRecord:
-        """Book as input what rank 0 waited inside the model for peers without their input."""
-        late_s = min(record.comm_s, late_s)
-        return replace(record, input_s=record.input_s + late_s, comm_s=record.comm_s - late_s)
+    def settle(self, first: Report, others: Sequence[Report], ended_s: float) -> RunRecord:
+        return book_late_peers(first, others, ended_s)
+
+
+def _own_part(job: Job) -> Span | None:
+    """Return the positions whose part of the main input is all that this node was given."""
+    transport = job.transport
+    if job.whole_shape is None or transport is None or transport.rank == 0:
+        return None
+    return spans(job.length, job.plan.size, job.plan.shares)[transport.rank]
+
+
+def _restored(info: ModelInfo, job: Job, own: Span) -> Inputs:
+    """Return a node's inputs in the model's own shape, zero where they were not sent."""
+    name = main_input(info)
+    assert job.whole_shape is not None
+    return {**job.inputs, name: restore(info, job.inputs[name], own, job.whole_shape)}
 
 
 STRATEGIES: Mapping[str, Strategy] = {

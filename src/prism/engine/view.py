@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from prism.partition.bias import count_bias, join_bias, own_bias
@@ -101,13 +103,15 @@ class PartitionView:
         self._bias = self._bias_with([counts])
         return rows
 
-    def payloads_of_input(self, rows_BND: torch.Tensor) -> torch.Tensor | None:
-        """Return what the sources would send for block 0, whose whole input every node has."""
-        payloads = []
-        for rank in self.sources:
+    def payloads_of_input(
+        self, rows_BND: torch.Tensor, ranks: Iterable[int]
+    ) -> dict[int, torch.Tensor]:
+        """Return what each of some ranks would send of rows that are all here."""
+        payloads = {}
+        for rank in ranks:
             rows = rows_BND[:, self.spans[rank].start : self.spans[rank].stop]
-            payloads.append(self.payload(rows, self.groups(rows, rank)))
-        return torch.cat(payloads, dim=1) if payloads else None
+            payloads[rank] = self.payload(rows, self.groups(rows, rank))
+        return payloads
 
     def bias(self, mask: torch.Tensor | None) -> torch.Tensor | None:
         """Return the bias of own rows over [own keys; context].

@@ -28,6 +28,8 @@ NAME = "prism"
 _BINDING = "_prism_binding"
 
 ShouldCancel = Callable[[], bool]
+BeforeBlock = Callable[[int, torch.Tensor], torch.Tensor]
+"""From the index of a block and its input to the input it shall get."""
 
 
 def never() -> bool:
@@ -65,20 +67,25 @@ class Instrumented:
 
     @contextmanager
     def running(
-        self, forward_pass: ForwardPass | None, should_cancel: ShouldCancel = never
+        self,
+        forward_pass: ForwardPass | None,
+        should_cancel: ShouldCancel = never,
+        before_block: BeforeBlock | None = None,
     ) -> Iterator[None]:
         """Run forward calls inside this context under `forward_pass`.
 
         Args:
             forward_pass: decides what the blocks compute; None = what plain transformers would.
             should_cancel: asked before every block; once it says yes the call ends in `Cancelled`.
+            before_block: without a forward pass, sees and may change every block's input; what it
+                raises ends the call.
         """
         with ExitStack() as undo:
             if forward_pass is not None:
                 for config in self._configs:
                     undo.callback(_use_prism_attention(config))
             for binding in self._bindings:
-                undo.callback(binding.install(forward_pass, should_cancel))
+                undo.callback(binding.install(forward_pass, should_cancel, before_block))
             yield
 
     def remove(self) -> None:
@@ -125,18 +132,28 @@ class _Binding:
         self._rotary = rotary
         self.forward_pass: ForwardPass | None = None
         self._should_cancel: ShouldCancel = never
+        self._before_block: BeforeBlock | None = None
 
     def install(
-        self, forward_pass: ForwardPass | None, should_cancel: ShouldCancel
+        self,
+        forward_pass: ForwardPass | None,
+        should_cancel: ShouldCancel,
+        before_block: BeforeBlock | None,
     ) -> Callable[[], None]:
         """Become the binding of this block; return what gives the place back."""
         attributes = self.site.attention.__dict__
-        before = attributes.get(_BINDING), self.forward_pass, self._should_cancel
+        before = (
+            attributes.get(_BINDING),
+            self.forward_pass,
+            self._should_cancel,
+            self._before_block,
+        )
         self.forward_pass, self._should_cancel = forward_pass, should_cancel
+        self._before_block = before_block
         attributes[_BINDING] = self
 
         def undo() -> None:
-            outer, self.forward_pass, self._should_cancel = before
+            outer, self.forward_pass, self._should_cancel, self._before_block = before
             if outer is None:
                 del attributes[_BINDING]
             else:
@@ -156,14 +173,18 @@ class _Binding:
         if self._should_cancel():
             raise Cancelled(f"the request was given up; it ended before block {self._index}")
         forward_pass = self.forward_pass
-        if forward_pass is None:
+        if forward_pass is None and self._before_block is None:
             return None
         hidden = args[0] if args else kwargs["hidden_states"]
-        if self._index == 0:
+        if forward_pass is None:
+            assert self._before_block is not None
+            hidden = self._before_block(self._index, hidden)
+        elif self._index == 0:
             hidden = forward_pass.enter(hidden, self.site.norm.standardise)
         else:
             hidden = forward_pass.before_block(self._index, hidden, self.site.norm.standardise)
-        kwargs = _own_positions(forward_pass, kwargs)
+        if forward_pass is not None:
+            kwargs = _own_positions(forward_pass, kwargs)
         if args:
             return (hidden, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": hidden}

@@ -87,6 +87,11 @@ def settle_form(info: ModelInfo, form: OutputForm) -> OutputForm:
     return form
 
 
+def _width(info: ModelInfo) -> int:
+    """Return the width of the last hidden state; some OPT models project it down."""
+    return int(getattr(info.config, "word_embed_proj_dim", None) or info.shape.hidden)
+
+
 def _usual_mode(info: ModelInfo) -> str:
     found = _fields(info)
     if _EMBEDS & set(found):
@@ -167,6 +172,8 @@ class Reduction:
         if pooling is not None:
             if family.causal and not family.tail_rows:
                 return NeededRows()  # what follows the blocks counts on all rows
+            if _width(self._info) != self._info.shape.hidden:
+                return NeededRows()  # and here it changes their width
             if pooling.needs_first_row_only():
                 return NeededRows(first=1)
             return NeededRows(parts=len(pooling.modes))
@@ -225,7 +232,7 @@ def answer_payload(info: ModelInfo, form: OutputForm, full: Payload) -> Payload:
         full: of the same with the model's usual output.
     """
     if form.kind == "pooled":
-        width = len(form.modes) * info.shape.hidden
+        width = len(form.modes) * _width(info)
         if form.modes == (POOLER,) and _EMBEDS & set(_fields(info)):
             width = int(info.config.projection_dim)
         return replace(full, output_bytes=_FLOAT32_BYTES * width, output_bytes_per_position=0.0)

@@ -63,18 +63,22 @@ class Computer:
         return control.ExchangesTimed(request=message.request, times_s=tuple(times_s)), ()
 
     def _run(self, task: Task) -> Reply:
+        picked_s = time.monotonic()
         message = task.message
         engine = self._loader.engine(message.model)
         with self._groups.using(message.epoch) as transport:
             inputs = codec.unpack(message.inputs, task.frames)
             with self._meter.window() as window, _noting_step(task, transport):
+                plan = Plan.parse(message.plan)
+                begun_s = time.monotonic()
                 execution = engine.run(
                     inputs,
-                    Plan.parse(message.plan),
+                    plan,
                     length=message.length,
                     output=OutputForm.parse(message.output),
                     transport=transport,
                     timeout_s=message.timeout_s,
+                    whole_shape=message.whole_shape,
                     should_cancel=lambda: task.unwanted or not self._groups.is_open(message.epoch),
                 )
                 window.busy(seconds=execution.record.compute_s)
@@ -84,10 +88,13 @@ class Computer:
             output, frames = codec.pack(execution.output)
         # Asked for as late as can be: what the sensor has seen by then need not be guessed.
         record = _with_energy(execution.record, window.reading)
+        record = _with_stay(record, task, picked_s, begun_s)
         done = control.Done(
             request=message.request,
-            held_s=time.monotonic() - task.arrived_s,
+            held_s=record.total_s,
             record=record.to_dict(),
+            first_wait_s=execution.first_wait_s,
+            gather_s=execution.record.output_s,
             output=output,
         )
         return done, frames
@@ -101,6 +108,25 @@ def _noting_step(task: Task, transport: Transport | None) -> Iterator[None]:
     except ModelFailed:
         task.in_step = transport is None or not transport.closed
         raise
+
+
+def _with_stay(record: RunRecord, task: Task, picked_s: float, begun_s: float) -> RunRecord:
+    """Return the engine's record of a run, told of the whole stay of its task here until now.
+
+    Args:
+        record: the engine's.
+        task: as it came.
+        picked_s: when the computing thread turned to it, on `time.monotonic()`.
+        begun_s: when the engine was called.
+    """
+    now_s = time.monotonic()
+    return replace(
+        record,
+        total_s=now_s - task.began_s,
+        input_s=task.arrived_s - task.began_s + begun_s - picked_s,
+        queue_s=picked_s - task.arrived_s,
+        output_s=record.output_s + now_s - begun_s - record.total_s,
+    )
 
 
 def _with_energy(record: RunRecord, reading: EnergyReading) -> RunRecord:

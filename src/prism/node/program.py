@@ -115,6 +115,8 @@ class Node:
         """Do at once what is quick, and queue the rest where it belongs."""
         if isinstance(message, control.Probe):
             self._connection.send(control.Done(request=message.request))
+        elif isinstance(message, control.Announce):
+            self._tasks.announce(message.request)
         elif isinstance(message, control.Cancel):
             self._tasks.cancel(message.request)
         elif isinstance(message, control.CloseGroups):

@@ -27,7 +27,9 @@ class Task:
     Attributes:
         message: what was asked for.
         frames: what followed it.
-        arrived_s: when, on `time.monotonic()`.
+        announced_s: when its sender said that it was coming, on `time.monotonic()`; None where
+            nobody did, since it is small.
+        arrived_s: when all of it was here.
         cancelled: its caller gave it up.
         void: nobody could take an answer.
         in_step: it failed, but the connections to the others can serve the next request.
@@ -35,6 +37,7 @@ class Task:
 
     message: Any
     frames: Sequence[Any]
+    announced_s: float | None = None
     arrived_s: float = field(default_factory=time.monotonic)
     cancelled: bool = False
     void: bool = False
@@ -50,6 +53,11 @@ class Task:
         """Whether to drop it where it stands."""
         return self.cancelled or self.void
 
+    @property
+    def began_s(self) -> float:
+        """When its first byte was here."""
+        return self.arrived_s if self.announced_s is None else self.announced_s
+
 
 class Tasks:
     """The tasks of a node; used from all its threads.
@@ -63,12 +71,21 @@ class Tasks:
         self._name = name
         self._send = send
         self._open: set[Task] = set()
+        self._announced_s: dict[int, float] = {}  # by request
         self._changing = threading.Lock()
+
+    def announce(self, request: int) -> None:
+        """Take note that the message of a request is coming."""
+        now_s = time.monotonic()
+        with self._changing:
+            self._announced_s[request] = now_s
 
     def add(self, message: BaseModel, frames: Sequence[Any] = ()) -> Task:
         """Take a message as a task; it stays until it is carried out."""
         task = Task(message, frames)
         with self._changing:
+            if isinstance(message, control.Run):
+                task.announced_s = self._announced_s.pop(message.request, None)
             self._open.add(task)
         return task
 
@@ -85,6 +102,7 @@ class Tasks:
     def void_all(self) -> None:
         """Let nobody be answered who asked before."""
         with self._changing:
+            self._announced_s.clear()
             for task in self._open:
                 task.void = True
 
@@ -111,7 +129,10 @@ class Tasks:
         with self._changing:
             self._open.discard(task)
         if not task.void and reply is not None:
-            self._send(*reply)
+            message, frames = reply
+            if task.request is not None and control.is_large(frames):
+                self._send(control.Announce(request=task.request), ())
+            self._send(message, frames)
         return done
 
     def _failure(self, task: Task, error: str, reason: str) -> Reply | None:

@@ -27,7 +27,12 @@ class ForwardPass(Protocol):
     standardised: bool
 
     def enter(self, hidden_BND: torch.Tensor, standardise: Standardise) -> torch.Tensor:
-        """Take the whole input of block 0 and return the rows `(B, n, D)` computed here."""
+        """Take the input of block 0 and return the rows `(B, n, D)` computed here.
+
+        Args:
+            hidden_BND: all positions; those whose input is not here are meaningless.
+            standardise: see `Standardise`.
+        """
 
     def slice_positions(self, x: torch.Tensor, dim: int) -> torch.Tensor:
         """Return the own positions of something indexed by position along `dim`."""

@@ -70,8 +70,7 @@ class VirtualPass(ForwardPass):
             self._segments = pooling(sizes, self._real_BN, device)
             self._bias = self._bias_with(self._segments[1])
         if not self._rotary:
-            # Nothing of the input travels: every device has it.
-            self._see(0, self._rows(hidden_BND, standardise), hidden_BND.dtype)
+            self._see(0, self._rows(hidden_BND, standardise))
         return hidden_BND
 
     @override
@@ -83,7 +82,7 @@ class VirtualPass(ForwardPass):
         self, index: int, hidden_BnD: torch.Tensor, standardise: Standardise
     ) -> torch.Tensor:
         if not self._rotary:
-            self._see(index, self._rows(hidden_BnD, standardise), self._wire)
+            self._see(index, self._rows(hidden_BnD, standardise))
             self._payloads.pop(index - 2, None)
         return hidden_BnD
 
@@ -126,11 +125,11 @@ class VirtualPass(ForwardPass):
     def _rows(self, hidden_BnD: torch.Tensor, standardise: Standardise) -> torch.Tensor:
         return standardise(hidden_BnD) if self.standardised else hidden_BnD
 
-    def _see(self, index: int, rows_BND: torch.Tensor, wire: torch.dtype) -> None:
+    def _see(self, index: int, rows_BND: torch.Tensor) -> None:
         """Keep what the partitions tell each other of a block's input."""
         pool, counts = self._groups_by(rows_BND)
         means = group_means(rows_BND, pool)
-        self._payloads[index] = _rounded(means, wire), _rounded(counts, wire)
+        self._payloads[index] = _rounded(means, self._wire), _rounded(counts, self._wire)
 
     def _groups_by(self, rows_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return `(pool_BCN, counts_BC)` of all partitions."""

@@ -50,6 +50,11 @@ class Compressions:
         ]
         return min(near)[-1] if near else None
 
+    def splits(self, plan: Plan) -> tuple[tuple[float, ...], ...]:
+        """Return the shares with which a plan's compression was measured, equal ones empty."""
+        found = self._entries.get(_apart_from_split(plan), ())
+        return tuple(Plan.parse(entry.plan).shares for _, entry in found)
+
 
 def loss_obstacle(plan: Plan, accuracy: Accuracy | None, objective: Objective) -> str:
     """Return why a lossy plan may not be used for an objective, and what to do; or nothing.

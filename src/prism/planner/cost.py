@@ -39,7 +39,7 @@ from prism.planner.traffic import (
 from prism.record import LinkState, RunRecord
 
 # A wait this short found its data there: waking up takes as long.
-_NO_STALL_S = 50e-6
+NO_STALL_S = 50e-6
 _ROUNDING_S = 1e-9
 _LINKS_KEPT = 8
 _POINTS_KEPT = 4096
@@ -153,7 +153,7 @@ class PlanCost:
         return LinkSample(
             comm.bits / self._exchanges,
             seconds / self._exchanges + self._measured.latency_s,
-            at_most=stalled_s <= self._exchanges * _NO_STALL_S,
+            at_most=stalled_s <= self._exchanges * NO_STALL_S,
         )
 
     def timeout_sample(
@@ -219,18 +219,18 @@ class PlanCost:
         if self._link.exchange == "blocking":
             return self._moved(measured.comm_s, bits, self._exchanges)
         slack_s = 0.0
-        if measured.comm_s <= self._exchanges * _NO_STALL_S:
+        if measured.comm_s <= self._exchanges * NO_STALL_S:
             spare_s = cover_s(self.plan, self._model, measured.compute_s)
             spare_s -= transfer_s(size, self._link, self._measured)
             slack_s = self._exchanges * max(0.0, spare_s)
         return LinkTime(measured.comm_s, bits, self._exchanges, slack_s)
 
     def _input_time(self, measured: Cost, batch: int, length: int) -> LinkTime:
-        copies = self._strategy.input_copies(self.plan)
-        bits = 8 * copies * self._payload.inputs(batch, length)
+        size = self._strategy.input_bytes(self.plan, self._model, self._payload, batch, length)
+        bits = 8 * size
         if self._link.exchange == "blocking":
             return self._moved(measured.input_s, bits, 1)
-        if not copies:
+        if not size:
             return LinkTime(measured.input_s)
         # With lag the first node computes a block more before it waits for a helper that started
         # late.

@@ -6,7 +6,6 @@ And the inverse: what a run that cost something else says about the link and the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,7 +16,8 @@ from prism.planner.cost import Cost
 from prism.planner.coverage import Coverage, LeftOut, Prediction
 from prism.planner.link_estimate import LinkSample
 from prism.planner.links import AnyLinks, Links
-from prism.planner.strategies import strategy_of
+from prism.planner.solved import SolvedSplits
+from prism.planner.ways import way_samples
 from prism.record import RunRecord
 
 _KEPT = 256
@@ -58,6 +58,7 @@ class CostModel:
         """
         self.map = perf
         self._coverage = Coverage(perf)
+        self._solved = SolvedSplits(self._coverage)
         self.first = self._coverage.first
         self._names = tuple(node.name for node in perf.nodes)
         self._lasting = lru_cache(maxsize=_KEPT)(self._find_lasting)
@@ -112,7 +113,7 @@ class CostModel:
             names: nodes alive, in the cluster's order.
             batch: rows.
             length: positions per row.
-            link: decides how many rows are worth sending; as in `predict`.
+            link: decides how many rows and positions are worth sending; as in `predict`.
             also: plans that a caller names, covered or not.
             slowdown: as in `predict`.
 
@@ -124,10 +125,13 @@ class CostModel:
         links = Links.of(link, self.map.link.state())
         # Beyond one position per node the length decides nothing, so texts share what is found.
         lasting = self._lasting(names, batch, min(length, len(names)))
-        solved = self._solved(names, batch, length, links, slowdown)
-        more = [*also, solved] if solved else also
+        now = batch, length, links, slowdown
+        rows = self._solved.by_rows(names, *now)
+        positions = self._solved.by_positions(lasting.found, *now)
         known = frozenset(prediction.plan for prediction in lasting.found)
-        extra = self._sift(more, names, batch, length, known)
+        extra = self._sift(
+            [*also, *([rows] if rows else ()), *positions], names, batch, length, known
+        )
         options = [
             Option(
                 each.plan,
@@ -140,8 +144,29 @@ class CostModel:
         ]
         return options, tuple(dict.fromkeys((*lasting.left_out, *extra.left_out)))
 
+    def link_samples(self, record: RunRecord, links: Links) -> Mapping[str, LinkSample]:
+        """Return by helper what a run says about its link: one sample, the best there is.
+
+        The ways of inputs and outputs come first; the stalls of exchanges where these were short.
+
+        Args:
+            record: rank 0's.
+            links: as believed.
+        """
+        if record.outcome != "ok":
+            return {}
+        ways = way_samples(record, self.first, links)
+        stalls = self.link_sample(record)
+        if stalls is None:
+            return ways
+        helpers = [name for name in (record.node, *record.per_node) if name != self.first]
+        if not stalls.at_most:  # else what was hidden was hidden for all of them
+            helpers = sorted(helpers, key=lambda name: links.to(name).bandwidth_bps)[:1]
+        timed = {name: sample for name, sample in ways.items() if not sample.at_most}
+        return {**ways, **dict.fromkeys(helpers, stalls), **timed}
+
     def link_sample(self, record: RunRecord) -> LinkSample | None:
-        """Return what a run says about the link, or None if it says nothing.
+        """Return what the stalls of a run say about the link, or None if they say nothing.
 
         A stall for a helper that computed longer than its share is not the link's. A run that
         failed, exchanged nothing, or has a plan that the map lacks, says nothing.
@@ -247,30 +272,6 @@ class CostModel:
         if plan.exchanges and self.first not in names:
             return LeftOut(str(plan), f"measured with {self.first} as rank 0, which is away")
         return self._coverage.prediction(plan, names, batch, length)
-
-    def _solved(
-        self,
-        names: Sequence[str],
-        batch: int,
-        length: int,
-        links: Links,
-        slowdown: Mapping[str, float],
-    ) -> Plan | None:
-        """Return the split by rows that ends first, unless a counted equal split does the same."""
-        split = self._coverage.split
-        usable = [name for name in names if split.covers((name,))]
-        if len(usable) < 2:
-            return None
-        counts = split.solve(usable, batch, length, links, slowdown)
-        shares = {name: count for name, count in zip(usable, counts, strict=True) if count}
-        if len(shares) < 2:
-            return None
-        in_order = tuple(shares) == tuple(names[: len(shares)])
-        nodes = {"count": len(shares)} if in_order else {"nodes": tuple(shares)}
-        equal = Plan("batch", **nodes)
-        if strategy_of(equal).rows(equal, batch) == tuple(shares.values()):
-            return None if in_order else equal
-        return replace(equal, shares=tuple(map(float, shares.values())))
 
 
 def _computed_s(record: RunRecord) -> dict[str, float]:

@@ -1,14 +1,16 @@
 """What a map covers: which plans can be predicted on given nodes, how, and why the others cannot.
 
 Measured are the shapes in the map; they hold for other nodes of the same hardware too. Derived are
-plans whose nodes each run the whole model on rows of their own, from each node's measurements
-alone. Where an equal split by rows was measured too, what it took longer than derived is what nodes
-cost each other (one memory, one power supply, one medium), and holds for all splits.
+plans that split positions otherwise than a measured one, and plans whose nodes each run the whole
+model on rows of their own, from each node's measurements alone. Where an equal split by rows was
+measured too, what it took longer than derived is what nodes cost each other (one memory, one power
+supply, one medium), and holds for all splits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import NamedTuple
 
@@ -18,6 +20,8 @@ from prism.plan import Plan
 from prism.planner.compression import Compressions
 from prism.planner.cost import Cost, PlanCost
 from prism.planner.links import Links
+from prism.planner.position_split import PositionSplit
+from prism.planner.setting import Setting
 from prism.planner.shares import RowSplit
 from prism.planner.strategies import strategy_of
 
@@ -36,7 +40,8 @@ class Prediction(NamedTuple):
         plan: predicted.
         nodes: on which it is placed, rank 0 first.
         rows: per node; a node without rows takes no part.
-        measured: predicts the plan from its own measurements; None = from its rows.
+        measured: predicts the plan from its own measurements, or from those of another split of
+            the positions; None = from its rows.
     """
 
     plan: Plan
@@ -59,6 +64,7 @@ class Coverage:
         hardware: by node of the map, what tells whether two nodes are alike.
         by_shape: the measured plans.
         split: predicts rows on nodes measured alone.
+        positions: predicts other splits by positions than the measured ones.
     """
 
     def __init__(self, perf: PerformanceMap) -> None:
@@ -77,8 +83,9 @@ class Coverage:
         }
         self.hardware = {node.name: (node.hardware, node.threads) for node in perf.nodes}
         self.split = RowSplit(self.first, self._nodes_alone(), perf.payload)
+        self.positions = PositionSplit(perf.model, perf.link, perf.payload, self._alone_s)
         self._together = self._costs_together()
-        self._compressions = Compressions(perf.accuracy)
+        self.compressions = Compressions(perf.accuracy)
 
     def prediction(
         self, plan: Plan, names: Sequence[str], batch: int, length: int
@@ -93,7 +100,7 @@ class Coverage:
         if batch < plan.least_batch:
             return LeftOut(str(plan), f"a batch of {batch} has too few rows for {plan.size} nodes")
         strategy = strategy_of(plan)
-        measured = self._measured(plan, nodes)
+        measured = self.measured(plan, nodes)
         derived = strategy.whole_rows and self.split.covers(nodes)
         if measured and (derived and strategy.divides_rows):
             measured = None
@@ -103,9 +110,32 @@ class Coverage:
             return LeftOut(str(plan), f"the map has not measured {what}")
         return Prediction(plan, nodes, strategy.rows(plan, batch), measured)
 
+    def measured(self, plan: Plan, nodes: Sequence[str]) -> PlanCost | None:
+        """Return what predicts a plan on such nodes: measured so, or in another split."""
+        cost = self.by_shape.get(plan.shape) or self._split_otherwise(plan, nodes)
+        if cost is None or not cost.plan.count:
+            return cost  # the shape names its node, or is `local`
+        hardware = [self.hardware.get(name) for name in nodes]
+        return cost if hardware == list(self.hardware.values())[: plan.size] else None
+
+    def may_split_otherwise(self, plan: Plan, nodes: Sequence[str]) -> bool:
+        """Whether other shares of the positions than measured can be predicted on some nodes.
+
+        Each must have been measured alone, and exchanges must overlap the computation.
+        """
+        overlapped = self._map.link.exchange == "overlapped"
+        return plan.exchanges and overlapped and self.split.covers(nodes)
+
+    def _split_otherwise(self, plan: Plan, nodes: Sequence[str]) -> PlanCost | None:
+        if not self.may_split_otherwise(plan, nodes):
+            return None
+        alike = replace(plan, nodes=(), count=plan.size, shares=())
+        measured = (cost for cost in self.by_shape.values() if cost.plan.exchanges)
+        return next((cost for cost in measured if replace(cost.plan, shares=()) == alike), None)
+
     def accuracy(self, plan: Plan, length: int) -> Accuracy | None:
         """Return what was measured of a plan's answers to such requests; None if exact, or not."""
-        return None if plan.exact else self._compressions.covering(plan, length)
+        return None if plan.exact else self.compressions.covering(plan, length)
 
     def cost(
         self,
@@ -123,7 +153,11 @@ class Coverage:
         if prediction.measured:
             link = links.slowest(name for name in nodes if name != self.first)
             slowest = max(slowdown.get(name, 1.0) for name in nodes)
-            return prediction.measured.at(batch, length, link, slowest)
+            base = prediction.measured.at(batch, length, link, slowest)
+            if _same_split(plan, prediction.measured.plan):
+                return base
+            setting = Setting.of(nodes, batch, length, links, slowdown)
+            return self.positions.cost(plan, prediction.measured, base, setting)
         cost = self.split.cost(nodes, prediction.rows, length, links, slowdown)
         factor = self._factor_together(plan, len(prediction.occupied))
         return cost._replace(compute_s=cost.compute_s * factor)
@@ -158,9 +192,12 @@ class Coverage:
         Measured was rank 0. A helper's differs as its share of the work does, and its speed alone.
         """
         hardware = list(self.hardware.values())
-        measured = self.by_shape.get(plan.shape)
+        measured = self.measured(plan, nodes)
         if not measured or self.hardware.get(nodes[0]) != hardware[0]:
             return {}
+        if not _same_split(plan, measured.plan):
+            computed_s = self.positions.compute_s(plan, measured, nodes, batch, length)
+            return dict(zip(nodes, computed_s, strict=True))
         own_s = measured.work(batch, length).compute_s
         shares = plan.shares or (1.0,) * plan.size
         alone_s = {
@@ -175,12 +212,8 @@ class Coverage:
             }
         return expected_s
 
-    def _measured(self, plan: Plan, nodes: Sequence[str]) -> PlanCost | None:
-        cost = self.by_shape.get(plan.shape)
-        if cost is None or not cost.plan.count:
-            return cost  # the shape names its node, or is `local`
-        hardware = [self.hardware.get(name) for name in nodes]
-        return cost if hardware == list(self.hardware.values())[: plan.size] else None
+    def _alone_s(self, name: str, batch: int, length: int) -> float:
+        return self.split.work(name, batch, length).compute_s
 
     def _nodes_alone(self) -> dict[str, PlanCost]:
         alone = {}
@@ -216,3 +249,7 @@ class Coverage:
 
     def _factor_together(self, plan: Plan, busy: int) -> float:
         return self._together.get(busy, 1.0) if strategy_of(plan).divides_rows else 1.0
+
+
+def _same_split(plan: Plan, other: Plan) -> bool:
+    return plan.shape == other.shape

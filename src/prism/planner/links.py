@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -41,9 +41,7 @@ class Links:
 
     def slowest(self, helpers: Iterable[str]) -> LinkState:
         """Return what limits a plan on these helpers: the least bandwidth, the most latency."""
-        links = [self.to(name) for name in helpers] or [self.default]
-        narrowest = min(links, key=lambda link: link.bandwidth_bps)
-        return replace(narrowest, latency_s=max(link.latency_s for link in links))
+        return slowest_of([self.to(name) for name in helpers] or [self.default])
 
     def at_bandwidth(self, bandwidth_bps: float) -> Links:
         """Return the same links with one bandwidth, as a sweep supposes."""
@@ -54,6 +52,12 @@ class Links:
                 for name, link in self.by_helper.items()
             },
         )
+
+
+def slowest_of(links: Sequence[LinkState]) -> LinkState:
+    """Return what limits a plan on some links, at least one: see `Links.slowest`."""
+    narrowest = min(links, key=lambda link: link.bandwidth_bps)
+    return replace(narrowest, latency_s=max(link.latency_s for link in links))
 
 
 AnyLinks: TypeAlias = LinkState | Mapping[str, LinkState] | Links

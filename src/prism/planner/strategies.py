@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from prism.partition.spans import rows
 from prism.perfmap import Payload
 from prism.plan import ModelShape, Plan
-
-_FLOAT32_BYTES = 4
+from prism.planner.traffic import helper_input_bytes, output_row_bytes
 
 
 class Strategy:
@@ -34,9 +33,11 @@ class Strategy:
             return 1.0 - plan.shares[0] / sum(plan.shares)
         return 1.0 - 1.0 / plan.size
 
-    def input_copies(self, plan: Plan) -> float:
-        """Return how many copies of the whole input leave the first node."""
-        return self.helper_part(plan)
+    def input_bytes(
+        self, plan: Plan, model: ModelShape, payload: Payload, batch: int, length: int
+    ) -> float:
+        """Return the bytes of input that leave the first node."""
+        return self.helper_part(plan) * payload.inputs(batch, length)
 
     def output_bytes(
         self, plan: Plan, model: ModelShape, payload: Payload, batch: int, length: int
@@ -69,18 +70,20 @@ class _Batch(Strategy):
 
 
 class _Sequence(Strategy):
-    """Positions are divided: every node has all rows, and needs the whole input."""
+    """Positions are divided: every node has all rows, and the input in the smallest form."""
 
     whole_rows = False
 
-    def input_copies(self, plan: Plan) -> float:
-        return plan.size - 1.0
+    def input_bytes(
+        self, plan: Plan, model: ModelShape, payload: Payload, batch: int, length: int
+    ) -> float:
+        return sum(helper_input_bytes(plan, model, payload, batch, length))
 
     def output_bytes(
         self, plan: Plan, model: ModelShape, payload: Payload, batch: int, length: int
     ) -> float:
         # At most every helper's positions come back; less is measured where the model needs less.
-        return self.helper_part(plan) * _FLOAT32_BYTES * batch * length * model.hidden
+        return sum(output_row_bytes(plan, model, batch, length))
 
     def rows(self, plan: Plan, batch: int) -> tuple[int, ...]:
         return (batch,) * plan.size

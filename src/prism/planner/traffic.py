@@ -6,14 +6,17 @@ of an exchange against the same bytes.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prism.partition.spans import spans
-from prism.perfmap import MapLink
+from prism.perfmap import MapLink, Payload
 from prism.plan import WIRE_BYTES, ModelShape, Plan
 from prism.record import LinkState
 
 # Of a block with an MLP four times as wide as the model, the Q, K and V projections are 3 of 12
 # equal matrix products; attention itself, which comes later, makes the true part a little smaller.
-_PART_BEFORE_ATTENTION = 0.25
+PART_BEFORE_ATTENTION = 0.25
+_FLOAT32_BYTES = 4
 
 
 def exchange_count(plan: Plan, model: ModelShape, link: MapLink) -> int:
@@ -29,6 +32,66 @@ def exchange_count(plan: Plan, model: ModelShape, link: MapLink) -> int:
     return max(0, model.blocks - (2 if plan.lag else 1))
 
 
+@lru_cache(maxsize=1024)
+def sizes_of(plan: Plan, length: int) -> tuple[int, ...]:
+    """Return by rank how many positions a node has.
+
+    Raises:
+        RequestError: the length is too short for the nodes.
+    """
+    return tuple(span.size for span in spans(length, plan.size, plan.shares))
+
+
+def sent_rows(plan: Plan, length: int) -> list[int]:
+    """Return by rank how many rows a node sends in one exchange, for one sample.
+
+    Raises:
+        RequestError: the length is too short for the nodes.
+    """
+    sizes = sizes_of(plan, length)
+    return [size if plan.means is None else min(plan.means, size) for size in sizes]
+
+
+def sources_of(rank: int, plan: Plan, model: ModelShape) -> list[int]:
+    """Return the ranks whose rows a rank attends to."""
+    others = (other for other in range(plan.size) if other != rank)
+    return [other for other in others if other < rank or not model.causal]
+
+
+def helper_input_bytes(
+    plan: Plan, model: ModelShape, payload: Payload, batch: int, length: int
+) -> list[float]:
+    """Return the bytes of input that each helper of a sequence plan is sent, ranks 1 and up.
+
+    Either the whole input, or what is needed of it: the input of its own positions, and for the
+    first block the means of the positions it attends to. Where positions live in the keys, means
+    are made of these, and the whole input is sent.
+
+    Raises:
+        RequestError: the length is too short for the nodes.
+    """
+    whole = payload.inputs(batch, length)
+    if model.rotary:
+        return [whole] * (plan.size - 1)
+    sent, row_bytes = sent_rows(plan, length), _row_elements(plan, model) * WIRE_BYTES[plan.wire]
+    found = []
+    for rank, size in enumerate(sizes_of(plan, length)[1:], 1):
+        rows = sum(sent[other] for other in sources_of(rank, plan, model))
+        found.append(min(whole, whole * size / length + batch * rows * row_bytes))
+    return found
+
+
+def output_row_bytes(plan: Plan, model: ModelShape, batch: int, length: int) -> list[float]:
+    """Return the bytes of output rows that each helper sends to a model head that needs all."""
+    helpers = sizes_of(plan, length)[1:]
+    return [float(size * batch * model.hidden * WIRE_BYTES[plan.wire]) for size in helpers]
+
+
+def needs_all_rows(model: ModelShape, payload: Payload, length: int) -> bool:
+    """Whether the model head needs the output of all positions, told from the size of its own."""
+    return payload.outputs(1, length) >= _FLOAT32_BYTES * model.hidden * length / 2
+
+
 def exchange_bytes(plan: Plan, model: ModelShape, batch: int, length: int, shared: bool) -> int:
     """Return the bytes that stand in line before one exchange of a sequence plan is complete.
 
@@ -38,8 +101,7 @@ def exchange_bytes(plan: Plan, model: ModelShape, batch: int, length: int, share
     Raises:
         RequestError: the length is too short for the nodes.
     """
-    sizes = [span.size for span in spans(length, plan.size, plan.shares)]
-    sent = [size if plan.means is None else min(plan.means, size) for size in sizes]
+    sent = sent_rows(plan, length)
     received = sum(sent) - min(sent)
     rows = (plan.size - 1) * sum(sent) if shared else received
     return rows * _row_elements(plan, model) * WIRE_BYTES[plan.wire] * batch
@@ -86,5 +148,5 @@ def cover_s(plan: Plan, model: ModelShape, compute_s: float) -> float:
 
     With lag 1 a transfer has a whole block; without, what precedes attention.
     """
-    part = 1.0 if plan.lag else _PART_BEFORE_ATTENTION
+    part = 1.0 if plan.lag else PART_BEFORE_ATTENTION
     return part * compute_s / model.blocks

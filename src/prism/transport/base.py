@@ -1,4 +1,4 @@
-"""What a transport is: posts of byte frames to peers, and handles to wait for theirs.
+"""What a transport is: byte frames sent to peers and received from them, and handles to wait for.
 
 A transport moves frames (1-D uint8 CPU tensors of a length both ends know) and never sees a model
 or a plan. `transport.staging` turns tensors into frames and back.
@@ -17,7 +17,7 @@ import torch
 class Counters:
     """What went through a transport since the last reset.
 
-    `comm_s` is the time callers stood still in `Handle.wait` and `Handle.wait_sent`.
+    `comm_s` is the time callers stood still in `Handle.wait`.
     """
 
     bytes_sent: int = 0
@@ -32,28 +32,27 @@ class Counters:
 
 
 class Handle(Protocol):
-    """One exchange under way. Both waits may be called again, in any order."""
+    """Frames under way, in one direction."""
 
     def wait(self, timeout_s: float) -> None:
-        """Return once every peer's frame of this exchange has arrived.
+        """Return once every frame has arrived, or is on its way and may be refilled.
+
+        May be called again. Every handle is waited for sooner or later; until then it holds its
+        frames.
 
         Raises:
             PeerLost: a peer's connection broke.
             DeadlineExceeded: `timeout_s` seconds went by; the transport is unusable from then on.
         """
 
-    def wait_sent(self, timeout_s: float) -> None:
-        """Return once the own frame is on its way to every peer, so that it may be refilled.
-
-        Every exchange is waited for in this way sooner or later; until then it holds its frames.
-
-        Raises:
-            PeerLost, DeadlineExceeded: as `wait`.
-        """
-
 
 class Transport(Protocol):
     """Point-to-point frames among the ranks of one membership epoch.
+
+    An exchange has a number, by which its frames find each other: each rank may send at most one
+    frame to each other rank under it. Who receives posts its buffers early, best before the sender
+    has anything to send: a frame that is expected leaves at once, another one only when word has
+    come that there is room for it, which costs one more latency.
 
     Attributes:
         rank: this node's place, 0 is the one that ends a sequence plan.
@@ -72,15 +71,18 @@ class Transport(Protocol):
     def closed(self) -> bool:
         """Whether `close` was called; nothing can be exchanged any more."""
 
-    def post(
-        self, frame: torch.Tensor, send_to: Sequence[int], receive: Mapping[int, torch.Tensor]
-    ) -> Handle:
-        """Start sending `frame` to `send_to` and receiving into `receive[peer]`; do not block.
+    def take_numbers(self, count: int) -> int:
+        """Return the first of the next `count` numbers; all ranks take as many, in one order."""
 
-        Every rank posts its exchanges in the same order. The receive buffers must stay untouched
-        until the handle's `wait` returns, `frame` until its `wait_sent` does. Receive buffers have
-        the exact length of the peer's frame, header included.
+    def receive(self, number: int, buffers: Mapping[int, torch.Tensor]) -> Handle:
+        """Start receiving the frame of each peer into `buffers[peer]`; do not block.
+
+        The buffers have the exact length of the peer's frame, header included, and stay untouched
+        until the handle's `wait` returns.
         """
+
+    def send(self, number: int, frame: torch.Tensor, peers: Sequence[int]) -> Handle:
+        """Start sending `frame`; do not block. It stays as it is until `wait` returns."""
 
     def close(self) -> None:
         """Release connections. Safe to call twice, and after a failure."""

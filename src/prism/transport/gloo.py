@@ -114,31 +114,47 @@ class GlooTransport:
         self.rank = rank
         self.size = size
         self.counters = Counters()
-        self._tag = 0
+        self._next = 0
         self._failure: str | None = None
         self._open: set[GlooHandle] = set()
         self._group: Any = _form_group(store, rank, size, timeout_s, host)
 
-    def post(
-        self, frame: torch.Tensor, send_to: Sequence[int], receive: Mapping[int, torch.Tensor]
-    ) -> GlooHandle:
-        """Start sending and receiving; see `Transport.post`.
+    def take_numbers(self, count: int) -> int:
+        """Return the first of the next `count` numbers; see `Transport.take_numbers`."""
+        first = self._next
+        self._next += count
+        return first
+
+    def receive(self, number: int, buffers: Mapping[int, torch.Tensor]) -> GlooHandle:
+        """Start receiving; see `Transport.receive`.
 
         Raises:
             PeerLost: a peer's connection is already broken.
             ClusterError: this transport has failed or was closed before.
         """
-        self.require_usable("post")
-        # Both ends count alike because every rank posts its exchanges in the same order, also
-        # those in which it neither sends nor receives.
-        self._tag = (self._tag + 1) % _TAGS
-        handle = GlooHandle(self, frame, receive)
+        self.require_usable("receive")
+        return self._start(GlooHandle(self, buffers, arriving=True), number)
+
+    def send(self, number: int, frame: torch.Tensor, peers: Sequence[int]) -> GlooHandle:
+        """Start sending; see `Transport.send`.
+
+        Raises:
+            PeerLost: a peer's connection is already broken.
+            ClusterError: this transport has failed or was closed before.
+        """
+        self.require_usable("send")
+        frames = dict.fromkeys(peers, frame)
+        handle = self._start(GlooHandle(self, frames, arriving=False), number)
+        self.counters.bytes_sent += frame.numel() * len(peers)
+        self.counters.messages += len(peers)
+        return handle
+
+    def _start(self, handle: GlooHandle, number: int) -> GlooHandle:
+        # No local name here may hold the group: the error's traceback would keep it alive.
         self._open.add(handle)
-        failed = handle.start(self._group, send_to, self._tag)
+        failed = handle.start(self._group, number % _TAGS)
         if failed is not None:
             raise self.fail(*failed, timeout_s=0.0)
-        self.counters.bytes_sent += frame.numel() * len(send_to)
-        self.counters.messages += len(send_to)
         return handle
 
     def require_usable(self, action: str) -> None:
@@ -171,7 +187,7 @@ class GlooTransport:
         return failure
 
     def release(self, handle: GlooHandle) -> None:
-        """Let go of a handle whose frames have all arrived and are all sent."""
+        """Let go of a handle whose frames have all arrived, or are all sent."""
         self._open.discard(handle)
 
     @property
@@ -196,73 +212,51 @@ class GlooTransport:
 
 
 class GlooHandle:
-    """One exchange over Gloo: its works, and the buffers that they use."""
+    """Frames to or from some peers over Gloo: their works, and the buffers that those use."""
 
     def __init__(
-        self, owner: GlooTransport, frame: torch.Tensor, receive: Mapping[int, torch.Tensor]
+        self, owner: GlooTransport, frames: Mapping[int, torch.Tensor], *, arriving: bool
     ) -> None:
-        for buffer in (frame, *receive.values()):
-            assert buffer.dtype == torch.uint8 and buffer.dim() == 1 and buffer.is_contiguous()
+        for frame in frames.values():
+            assert frame.dtype == torch.uint8 and frame.dim() == 1 and frame.is_contiguous()
         self._owner = owner
-        self._frame = frame
-        self._receive = dict(receive)
-        self._receives: _Works = []
-        self._sends: _Works = []
-        self._arrived = False
-        self._sent = False
+        self._frames = dict(frames)
+        self._arriving = arriving
+        self._works: _Works = []
+        self._over = False
 
-    def start(
-        self, group: Any, send_to: Sequence[int], tag: int
-    ) -> tuple[int, RuntimeError] | None:
+    def start(self, group: Any, tag: int) -> tuple[int, RuntimeError] | None:
         """Hand all frames to `group`; return the peer and error of the first that it refuses."""
         peer = self._owner.rank
+        action = group.recv if self._arriving else group.send
         try:
-            for peer, buffer in self._receive.items():
-                self._receives.append((peer, group.recv([buffer], peer, tag)))
-            for peer in send_to:
-                self._sends.append((peer, group.send([self._frame], peer, tag)))
+            for peer, frame in self._frames.items():
+                self._works.append((peer, action([frame], peer, tag)))
         except RuntimeError as error:
             return peer, error
         return None
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for the peers' frames; see `Handle.wait`."""
-        if self._arrived:
+        """Wait for the frames; see `Handle.wait`."""
+        if self._over:
             return
-        self._await_all(self._receives, timeout_s)
-        self._receives.clear()
-        self._arrived = True
-        received = sum(buffer.numel() for buffer in self._receive.values())
-        self._owner.counters.bytes_received += received
-        self._finish()
-
-    def wait_sent(self, timeout_s: float) -> None:
-        """Wait until the own frame is sent; see `Handle.wait_sent`."""
-        if self._sent:
-            return
-        self._await_all(self._sends, timeout_s)
-        self._sends.clear()
-        self._sent = True
-        self._finish()
-
-    def _await_all(self, works: _Works, timeout_s: float) -> None:
         owner = self._owner
         owner.require_usable("wait")
         begun = time.monotonic()
-        failed = _first_failure(works, begun + timeout_s)
+        failed = _first_failure(self._works, begun + timeout_s)
         owner.counters.comm_s += time.monotonic() - begun
         if failed is not None:
             raise owner.fail(*failed, timeout_s=timeout_s)
-
-    def _finish(self) -> None:
-        if self._arrived and self._sent:
-            self._owner.release(self)
+        self._works.clear()
+        self._over = True
+        if self._arriving:
+            owner.counters.bytes_received += sum(each.numel() for each in self._frames.values())
+        owner.release(self)
 
     def release(self) -> None:
         """Drop the works; the buffers stay for as long as somebody holds the handle."""
-        # Emptied in place: the traceback of a failed wait may hold the lists.
-        self._receives.clear()
-        self._sends.clear()
+        # Emptied in place: the traceback of a failed wait may hold the list.
+        self._works.clear()
 
 
 def _first_failure(works: _Works, deadline: float) -> tuple[int, RuntimeError] | None:
