@@ -20,6 +20,8 @@ from prism.engine.waiting import Report
 from prism.errors import ModelFailed
 from prism.models.inputs import main_input
 from prism.models.load import ModelInfo
+from prism.models.outputs import as_answer
+from prism.output_form import FULL, OutputForm
 from prism.record import RunRecord
 
 
@@ -33,6 +35,7 @@ class Work:
         inputs: the model's inputs by name.
         batch: samples.
         length: tokens per sample.
+        output: the form of the output that is wanted, from `settle_form`.
     """
 
     model: int
@@ -40,6 +43,7 @@ class Work:
     inputs: Mapping[str, Any]
     batch: int
     length: int
+    output: OutputForm = FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Answer:
     """What an attempt gave.
 
     Attributes:
-        output: the model's usual output.
+        output: the model's usual output, or what was wanted of it.
         record: rank 0's, its total spanning the whole attempt; `per_node` has the others.
         begun_s: when the attempt began, on `time.monotonic()`.
     """
@@ -62,7 +66,7 @@ class _Reply:
     """A node's answer.
 
     Attributes:
-        output: the model's; None on helpers of a sequence plan.
+        output: as it travelled; None on helpers of a sequence plan.
         report: what it cost there, and when.
     """
 
@@ -136,7 +140,7 @@ class Dispatcher:
             self._give_up(call, placed, parts, replies, in_step=in_step)
             raise
         outputs = [replies[name].output for name in parts if replies[name].output is not None]
-        output = strategy.join(outputs)
+        output = as_answer(work.output, strategy.join(outputs))
         ended_s = time.monotonic()
         first, *others = (replies[name].report for name in parts)
         prepared_s = sent[first.record.node].at_s - started_s
@@ -178,6 +182,7 @@ class Dispatcher:
                 model=work.model,
                 plan=str(placed.plan),
                 length=work.length,
+                output=str(work.output),
                 inputs=first.description,
                 epoch=epoch,
                 timeout_s=timeout_s,

@@ -16,13 +16,16 @@ import torch
 from typing_extensions import override
 
 from prism.engine.arriving import Rest, run_arriving
+from prism.engine.pooling import PooledParts
 from prism.engine.rows import join_rows, rows_of
 from prism.engine.sequence import SequencePass
 from prism.engine.waiting import Report, book_end, book_last_rows, book_late_peers
 from prism.models.inputs import check_partition, main_input, token_mask
 from prism.models.instrument import BeforeBlock
 from prism.models.load import LoadedModel, ModelInfo
+from prism.models.outputs import Reduction
 from prism.models.own_input import can_be_cut, cut, embedding_only, restore
+from prism.output_form import OutputForm
 from prism.partition.forward_pass import ForwardPass
 from prism.partition.own_input import travels_in_parts
 from prism.partition.spans import Span, rows, spans
@@ -45,6 +48,7 @@ class Job:
         plan: how it is run.
         inputs: checked; what `Strategy.place` made for this node.
         length: tokens per sample.
+        output: the form of the output that is wanted.
         transport: connects the plan's nodes in its order; None where they exchange nothing.
         whole_shape: see `Placement`.
         rest: rows that follow those of `inputs`; see `Strategy.sent_first`.
@@ -55,6 +59,7 @@ class Job:
     plan: Plan
     inputs: Inputs
     length: int
+    output: OutputForm
     transport: Transport | None
     timeout_s: float
     should_cancel: Callable[[], bool]
@@ -107,9 +112,10 @@ class Runner(Protocol):
         inputs: Inputs,
         forward_pass: ForwardPass | None,
         should_cancel: Callable[[], bool],
+        reduction: Reduction,
         before_block: BeforeBlock | None = None,
     ) -> Any:
-        """Return what the model makes of checked inputs, its blocks as the pass says."""
+        """Return what becomes of the model's output, its blocks computed as the pass says."""
 
     def staging_for(self, transport: Transport) -> Staging:
         """Return the frames for such a transport, kept so that they are reused."""
@@ -205,7 +211,8 @@ class LocalStrategy(Strategy):
 
     @override
     def run(self, runner: Runner, job: Job) -> Ran:
-        return Ran(runner.forward(job.inputs, None, job.should_cancel))
+        reduction = Reduction(runner.loaded.info, job.output, job.inputs)
+        return Ran(runner.forward(job.inputs, None, job.should_cancel, reduction))
 
     @override
     def join(self, outputs: Sequence[Any]) -> Any:
@@ -247,8 +254,10 @@ class BatchStrategy(LocalStrategy):
         if job.rest is None:
             return super().run(runner, job)
 
+        reduction = Reduction(runner.loaded.info, job.output, job.inputs)
+
         def forward(inputs: Inputs, before_block: BeforeBlock | None) -> Any:
-            return runner.forward(inputs, None, job.should_cancel, before_block)
+            return runner.forward(inputs, None, job.should_cancel, reduction, before_block)
 
         output = run_arriving(forward, job.inputs, job.rest)
         return Ran(output, input_s=job.rest.waited_s)
@@ -292,7 +301,8 @@ class SequenceStrategy(LocalStrategy):
         info = runner.loaded.info
         own = _own_part(job)
         inputs = job.inputs if own is None else _restored(info, job, own)
-        keep = job.inputs.get("logits_to_keep")
+        reduction = Reduction(info, job.output, job.inputs)
+        needed = reduction.rows()
         forward_pass = SequencePass(
             job.plan,
             info.shape,
@@ -303,15 +313,18 @@ class SequenceStrategy(LocalStrategy):
             device=runner.device,
             in_parts=job.whole_shape is not None,
             real_BN=token_mask(main_input(info), job.inputs.get("attention_mask")),
-            first_rows=1 if info.architecture.__name__ in info.family.first_row_classes else None,
-            last_rows=keep if info.family.tail_rows and isinstance(keep, int) and keep else None,
+            first_rows=needed.first,
+            last_rows=needed.last,
+            parts=needed.parts,
             timeout_s=job.timeout_s,
         )
+        if needed.parts:
+            reduction = PooledParts(info, job.output, job.inputs, forward_pass)
         only_own = nullcontext() if own is None else embedding_only(info, runner.loaded.model, own)
         try:
             forward_pass.begin()
             with only_own:
-                output = runner.forward(inputs, forward_pass, job.should_cancel)
+                output = runner.forward(inputs, forward_pass, job.should_cancel, reduction)
         except BaseException:
             if not forward_pass.over:
                 # The others wait for frames that will not come: the closed connection tells them.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from prism.output_form import Kind, OutputForm
 from prism.perfmap import Payload
 from prism.plan import ModelShape
 
 _FLOAT32_BYTES = 4
-# A logit and its index, which is sent as narrow as it can be.
-_TOP_BYTES = 8
+# Logit and probability, and at most this for the index, which is sent as narrow as it can be.
+_TOP_BYTES = 3 * _FLOAT32_BYTES
 
 
 class Wanted(NamedTuple):
@@ -22,8 +23,13 @@ class Wanted(NamedTuple):
         k: logits per row for `top_k`.
     """
 
-    kind: Literal["full", "logits", "top_k", "pooled"] = "full"
+    kind: Kind = "full"
     k: int = 5
+
+    @classmethod
+    def of(cls, form: OutputForm) -> Wanted:
+        """Return what a form means for its bytes."""
+        return cls(form.kind, form.k)
 
     def payload(self, measured: Payload, model: ModelShape) -> Payload:
         """Return the bytes of a sample in this form, never more than in the whole one."""
