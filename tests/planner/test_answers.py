@@ -40,8 +40,8 @@ PERF = with_outputs(make_map(shapes=("seq:2:L10",)), ROWS)
         (WHOLE, ROWS, ROWS),
         (Wanted("logits"), ROWS, ROWS),
         (POOLED, ROWS, Payload(150_528, 0, 768 * 4, 0)),
-        (Wanted("top_k", 3), ROWS, Payload(150_528, 0, 0, 24)),
-        (Wanted("top_k", 3), Payload(1, 0, 4000), Payload(1, 0, 24)),
+        (Wanted("top_k", 3), ROWS, Payload(150_528, 0, 0, 36)),
+        (Wanted("top_k", 3), Payload(1, 0, 4000), Payload(1, 0, 36)),
         # Never more than the whole.
         (POOLED, Payload(1, 0, 40), Payload(1, 0, 40)),
         (Wanted("top_k", 99), Payload(1, 0, 40), Payload(1, 0, 40)),

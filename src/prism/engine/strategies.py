@@ -27,7 +27,7 @@ from prism.models.outputs import Reduction
 from prism.models.own_input import can_be_cut, cut, embedding_only, restore
 from prism.output_form import OutputForm
 from prism.partition.forward_pass import ForwardPass
-from prism.partition.own_input import travels_in_parts
+from prism.partition.own_input import rows_ahead, travels_in_parts
 from prism.partition.spans import Span, rows, spans
 from prism.plan import Plan
 from prism.record import RunRecord
@@ -35,8 +35,6 @@ from prism.transport.base import Transport
 from prism.transport.staging import Staging
 
 Inputs = Mapping[str, Any]
-# A row of fewer bytes, such as a text, is not worth a message of its own.
-_ROW_BYTES = 16_000
 Shape = tuple[int, ...]
 
 
@@ -245,9 +243,10 @@ class BatchStrategy(LocalStrategy):
         main: torch.Tensor = inputs[name]
         row_bytes = main[0].numel() * main.itemsize
         # Other inputs, such as a mask or labels, tell the model of all rows at once.
-        if len(inputs) > 1 or len(main) < 2 or row_bytes < _ROW_BYTES:
+        ahead = rows_ahead(len(main), row_bytes)
+        if len(inputs) > 1 or ahead == len(main):
             return None
-        return {name: main[:1]}, {name: main[1:]}
+        return {name: main[:ahead]}, {name: main[ahead:]}
 
     @override
     def run(self, runner: Runner, job: Job) -> Ran:

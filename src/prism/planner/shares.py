@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import permutations
 
+from prism.partition.own_input import rows_ahead
 from prism.perfmap import Payload
 from prism.planner.cost import Cost, PlanCost, slowed
 from prism.planner.links import Links
@@ -106,7 +107,8 @@ class RowSplit:
             cost = self.work(name, count, length, slowdown.get(name, 1.0))
             if name != self._first:
                 passing = sum(min(count, others) for others in sent)
-                cost = self._moved(cost, passing, length, links.to(name))
+                hidden_s = self.work(name, 1, length, slowdown.get(name, 1.0)).total_s
+                cost = self._moved(cost, passing, len(sent), hidden_s, length, links.to(name))
             costs.append(cost)
         energies = [cost.energy_j for cost in costs if cost.energy_j is not None]
         return max(costs, key=lambda cost: cost.total_s)._replace(
@@ -162,17 +164,31 @@ class RowSplit:
 
         return solve_shares([seconds(name) for name in names], batch)
 
-    def _moved(self, work: Cost, passing: int, length: int, link: LinkState) -> Cost:
+    def _moved(
+        self,
+        work: Cost,
+        passing: int,
+        helpers: int,
+        hidden_s: float,
+        length: int,
+        link: LinkState,
+    ) -> Cost:
         """Return a helper's work with the transfers of its rows and of their outputs.
 
         Args:
             work: without them.
             passing: rows that cross the uplink until its own have all arrived.
+            helpers: nodes that share the uplink.
+            hidden_s: what its first row takes alone, behind which the others can arrive.
             length: positions per row.
             link: to the helper.
         """
+        row_bytes = self._payload.inputs(1, length)
+        row_s = 8 * row_bytes / link.bandwidth_bps
+        begins_s = row_s * min(passing, helpers * rows_ahead(passing, row_bytes))
+        input_s = link.latency_s + begins_s + max(0.0, row_s * passing - begins_s - hidden_s)
         return work._replace(
-            input_s=link.latency_s + 8 * self._payload.inputs(passing, length) / link.bandwidth_bps,
+            input_s=input_s,
             output_s=link.latency_s
             + 8 * self._payload.outputs(passing, length) / link.bandwidth_bps,
         )
