@@ -14,6 +14,7 @@ from statistics import median_low
 
 from prism.perfmap import MapLink, Surface
 from prism.plan import Plan
+from prism.planner.answers import WHOLE
 from prism.planner.strategies import strategy_of
 from prism.planner.traffic import exchange_bytes, exchange_count, transfer_s
 from prism.profiler.points import Point
@@ -79,8 +80,8 @@ class Forecast:
         link, strategy = self.link, strategy_of(plan)
         if link is None or plan == Plan():
             return 0.0
-        nbytes = strategy.input_copies(plan) * self._payload.inputs(batch, length)
-        nbytes += strategy.output_bytes(plan, self._model, self._payload, batch, length)
+        nbytes = strategy.input_bytes(plan, self._model, self._payload, batch, length)
+        nbytes += strategy.output_bytes(plan, self._model, self._payload, WHOLE, batch, length)
         seconds = 8 * nbytes / link.bandwidth_bps + 2 * (link.latency_s or 0.0)
         if plan.exchanges:
             size = exchange_bytes(plan, self._model, batch, length, link.shared)
