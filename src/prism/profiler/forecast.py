@@ -80,9 +80,8 @@ class Forecast:
         link, strategy = self.link, strategy_of(plan)
         if link is None or plan == Plan():
             return 0.0
-        at = (batch, length)
-        nbytes = strategy.input_bytes(plan, self._model, self._payload, *at)
-        nbytes += strategy.output_bytes(plan, self._model, self._payload, WHOLE, *at)
+        nbytes = strategy.input_bytes(plan, self._model, self._payload, batch, length)
+        nbytes += strategy.output_bytes(plan, self._model, self._payload, WHOLE, batch, length)
         seconds = 8 * nbytes / link.bandwidth_bps + 2 * (link.latency_s or 0.0)
         if plan.exchanges:
             size = exchange_bytes(plan, self._model, batch, length, link.shared)
