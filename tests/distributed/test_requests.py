@@ -150,6 +150,20 @@ def test_positions_of_the_caller_are_kept(load, name):
         assert_equal_outputs(distributed(plan=plan, **inputs), plain(model, inputs))
 
 
+@pytest.mark.parametrize("shares", ["", ":shares=1/3/3"])
+def test_large_rows_of_a_batch_are_computed_while_others_travel(load, shares):
+    model, distributed = load("ViTModel", image_size=96, patch_size=16)
+    inputs = {"pixel_values": torch.randn(7, 3, 96, 96)}
+    output = distributed(plan=f"batch:3{shares}", **inputs)
+    assert_equal_outputs(output, plain(model, inputs))
+    record = distributed.last_record
+    assert (record.batch, record.outcome) == (7, "ok")
+    rows = [1, 3, 3] if shares else [3, 2, 2]
+    assert [each.batch for each in record.per_node.values()] == rows[1:]
+    # The first row travels alone; what it took is what it tells of the link.
+    assert [each.input_bytes for each in record.per_node.values()] == [4 * 3 * 96 * 96] * 2
+
+
 def test_images_of_another_size_have_another_length(load):
     model, distributed = load("ViTModel")
     inputs = {"pixel_values": torch.randn(2, 3, 24, 16), "interpolate_pos_encoding": True}

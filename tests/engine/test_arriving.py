@@ -15,7 +15,7 @@ class LateRows:
 
     def __init__(self, model, inputs, blocks):
         self.inputs, self.arrived, self.taken = inputs, False, False
-        self.rows = len(next(iter(inputs.values())))
+        self.rows, self.waited_s = len(next(iter(inputs.values()))), 0.0
         self.blocks_run = []  # (index, rows) of every block that was computed
         for index, each in enumerate(model.layers):
             each.register_forward_hook(self.noting(index))

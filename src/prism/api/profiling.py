@@ -12,6 +12,7 @@ from prism.control import codec as tensors
 from prism.energy import EnergyReading, combine
 from prism.errors import ClusterError
 from prism.fidelity.accuracy import accuracy_of
+from prism.models.inputs import main_input
 from prism.models.synthetic import lengths_of, synthetic_inputs
 from prism.perfmap import Payload
 from prism.plan import Plan
@@ -34,6 +35,7 @@ class ProfiledModel:
         self.identity = model.identity()
         self.model = model.info.shape
         self.lengths = lengths_of(model.info)
+        self.any_length = main_input(model.info) == "input_ids"
         self.accuracy = accuracy_of(model.info.files, model.fingerprint)
         self._model = model
         self._inputs: tuple[tuple[int, int], dict[str, Any]] = ((0, 0), {})

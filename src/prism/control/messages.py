@@ -177,6 +177,7 @@ class Run(_Message):
         epoch: of the group that a sequence plan runs in.
         timeout_s: longest wait for one exchange.
         whole_shape: shape of the main input where helpers have only their own part of it.
+        rest_rows: rows that follow in a `Rest`, so that this node can begin with those here.
     """
 
     kind: Literal["run"] = "run"
@@ -189,6 +190,20 @@ class Run(_Message):
     epoch: int | None = None
     timeout_s: float
     whole_shape: tuple[int, ...] | None = None
+    rest_rows: int = 0
+
+
+class Rest(_Message):
+    """The rows that follow those of a `Run`, as frames; not answered.
+
+    Attributes:
+        request: of the run.
+        inputs: what `codec.pack` said of them.
+    """
+
+    kind: Literal["rest"] = "rest"
+    request: int
+    inputs: Any
 
 
 class Done(_Message):
@@ -289,8 +304,8 @@ class Stop(_Message):
 
 Message = Annotated[
     Hello | Welcome | Refused | Heartbeat | Unknown | Ping | Load | Loaded | Unload | FormGroup
-    | Announce | Run | Done | Failed | Cancel | CloseGroups | Probe | TimeExchanges | ExchangesTimed
-    | Stop,
+    | Announce | Run | Rest | Done | Failed | Cancel | CloseGroups | Probe | TimeExchanges
+    | ExchangesTimed | Stop,
     Field(discriminator="kind"),
 ]  # fmt: skip
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)

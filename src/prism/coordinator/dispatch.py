@@ -18,6 +18,7 @@ from prism.coordinator.recovery import Placed
 from prism.engine.strategies import STRATEGIES, Placement
 from prism.engine.waiting import Report
 from prism.errors import ModelFailed
+from prism.models.inputs import main_input
 from prism.models.load import ModelInfo
 from prism.models.outputs import as_answer
 from prism.output_form import FULL, OutputForm
@@ -71,6 +72,23 @@ class _Reply:
 
     output: Any
     report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """Inputs as they travel; see `codec.pack`."""
+
+    description: Any
+    frames: list[memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """What a node is sent: all at once, or first rows and then the rest, so many rows."""
+
+    first: _Packed
+    rest: _Packed | None = None
+    rest_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,36 +166,55 @@ class Dispatcher:
         epoch = None
         if placed.plan.exchanges:
             epoch = self._coordinator.group(call, placed.nodes).epoch
-        packed: dict[int, tuple[Any, list[memoryview]]] = {}
-        parts = placement.inputs
-        for part in parts.values():
-            if id(part) not in packed:
-                packed[id(part)] = codec.pack(part)
-        # The helpers' inputs have a link to cross; the node at home gets its own last. All are
-        # announced before any is sent: behind the frames for another, the news would come late.
-        order = sorted(parts, key=lambda name: name == self._home)
+        parcels = self._parcels(work, placed, placement)
         sent = {}
-        for name in order:
-            frames = packed[id(parts[name])][1]
-            if name != self._home and messages.is_large(frames):
-                sent[name] = _Sent(messages.size_of(frames), time.monotonic())
+        # All are announced before any is sent: behind the frames for another, the news would come
+        # late.
+        for name, parcel in parcels.items():
+            if name != self._home and messages.is_large(parcel.first.frames):
+                sent[name] = _Sent(messages.size_of(parcel.first.frames), time.monotonic())
                 self._coordinator.send(name, messages.Announce(request=call.request))
-        for name in order:
-            description, frames = packed[id(parts[name])]
-            sent.setdefault(name, _Sent(messages.size_of(frames), time.monotonic()))
+        for name, parcel in parcels.items():
+            first = parcel.first
+            sent.setdefault(name, _Sent(messages.size_of(first.frames), time.monotonic()))
             message = messages.Run(
                 request=call.request,
                 model=work.model,
                 plan=str(placed.plan),
                 length=work.length,
                 output=str(work.output),
-                inputs=description,
+                inputs=first.description,
                 epoch=epoch,
                 timeout_s=timeout_s,
                 whole_shape=placement.whole_shape,
+                rest_rows=parcel.rest_rows,
             )
-            self._coordinator.send(name, message, frames)
+            self._coordinator.send(name, message, first.frames)
+        for name, parcel in parcels.items():
+            rest = parcel.rest
+            if rest is not None:
+                more = messages.Rest(request=call.request, inputs=rest.description)
+                self._coordinator.send(name, more, rest.frames)
         return sent
+
+    def _parcels(self, work: Work, placed: Placed, placement: Placement) -> dict[str, _Parcel]:
+        """Return what each node is sent; the node at home, whose input crosses no link, is last."""
+        strategy = STRATEGIES[placed.plan.strategy]
+        whole: dict[int, _Packed] = {}
+        parcels = {}
+        for name in sorted(placement.inputs, key=lambda name: name == self._home):
+            part = placement.inputs[name]
+            cut = None if name == self._home else strategy.sent_first(work.info, part)
+            if cut is None:
+                if id(part) not in whole:
+                    whole[id(part)] = _Packed(*codec.pack(part))
+                parcels[name] = _Parcel(whole[id(part)])
+            else:
+                first, rest = cut
+                rows = len(rest[main_input(work.info)])
+                packed = _Packed(*codec.pack(first)), _Packed(*codec.pack(rest))
+                parcels[name] = _Parcel(*packed, rest_rows=rows)
+        return parcels
 
     def _collect(
         self,

@@ -28,9 +28,11 @@ class Rest(Protocol):
 
     Attributes:
         rows: how many.
+        waited_s: how long this node stood still for them.
     """
 
     rows: int
+    waited_s: float
 
     @property
     def arrived(self) -> bool:

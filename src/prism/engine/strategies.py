@@ -89,6 +89,7 @@ class Ran:
     output: Any
     staging_s: float = 0.0
     comm_s: float = 0.0
+    input_s: float = 0.0
     output_s: float = 0.0
     bytes_sent: int = 0
     messages: int = 0
@@ -258,7 +259,8 @@ class BatchStrategy(LocalStrategy):
         def forward(inputs: Inputs, before_block: BeforeBlock | None) -> Any:
             return runner.forward(inputs, None, job.should_cancel, reduction, before_block)
 
-        return Ran(run_arriving(forward, job.inputs, job.rest))
+        output = run_arriving(forward, job.inputs, job.rest)
+        return Ran(output, input_s=job.rest.waited_s)
 
     @override
     def join(self, outputs: Sequence[Any]) -> Any:

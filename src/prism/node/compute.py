@@ -12,6 +12,7 @@ from prism.control import codec
 from prism.control import messages as control
 from prism.energy import EnergyMeter, EnergyReading
 from prism.errors import ModelFailed
+from prism.node.arriving import ArrivingRows
 from prism.node.groups import Groups
 from prism.node.loader import Loader
 from prism.node.tasks import Reply, Task, Tasks
@@ -68,6 +69,7 @@ class Computer:
         engine = self._loader.engine(message.model)
         with self._groups.using(message.epoch) as transport:
             inputs = codec.unpack(message.inputs, task.frames)
+            rest = ArrivingRows(task, message.timeout_s) if message.rest_rows else None
             with self._meter.window() as window, _noting_step(task, transport):
                 plan = Plan.parse(message.plan)
                 begun_s = time.monotonic()
@@ -79,6 +81,7 @@ class Computer:
                     transport=transport,
                     timeout_s=message.timeout_s,
                     whole_shape=message.whole_shape,
+                    rest=rest,
                     should_cancel=lambda: task.unwanted or not self._groups.is_open(message.epoch),
                 )
                 window.busy(seconds=execution.record.compute_s)
@@ -123,7 +126,7 @@ def _with_stay(record: RunRecord, task: Task, picked_s: float, begun_s: float) -
     return replace(
         record,
         total_s=now_s - task.began_s,
-        input_s=task.arrived_s - task.began_s + begun_s - picked_s,
+        input_s=task.arrived_s - task.began_s + begun_s - picked_s + record.input_s,
         queue_s=picked_s - task.arrived_s,
         output_s=record.output_s + now_s - begun_s - record.total_s,
     )

@@ -23,6 +23,7 @@ from prism.node.compute import Computer
 from prism.node.groups import Groups
 from prism.node.hardware import address_towards, facts_of, pick_device
 from prism.node.loader import Loader
+from prism.node.memory import keep_freed_memory
 from prism.node.tasks import Task, Tasks
 from prism.transport.factory import GlooFactory, TransportFactory
 
@@ -90,6 +91,7 @@ class Node:
         Raises:
             ClusterError: the coordinator refused this node.
         """
+        keep_freed_memory()
         self._loader.start()
         self._connection.serve(self)
         try:
@@ -117,6 +119,8 @@ class Node:
             self._connection.send(control.Done(request=message.request))
         elif isinstance(message, control.Announce):
             self._tasks.announce(message.request)
+        elif isinstance(message, control.Rest):
+            self._tasks.add_rest(message, frames)
         elif isinstance(message, control.Cancel):
             self._tasks.cancel(message.request)
         elif isinstance(message, control.CloseGroups):

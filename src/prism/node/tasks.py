@@ -6,6 +6,7 @@ coordinator lost sight of this node, or another one came. Both are dropped, the 
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ class Task:
         cancelled: its caller gave it up.
         void: nobody could take an answer.
         in_step: it failed, but the connections to the others can serve the next request.
+        rest: gets the rows that follow those of a run, or None where nobody wants them any more.
     """
 
     message: Any
@@ -42,6 +44,9 @@ class Task:
     cancelled: bool = False
     void: bool = False
     in_step: bool = False
+    rest: queue.SimpleQueue[tuple[control.Rest, Sequence[Any]] | None] = field(
+        default_factory=queue.SimpleQueue
+    )
 
     @property
     def request(self) -> int | None:
@@ -89,6 +94,13 @@ class Tasks:
             self._open.add(task)
         return task
 
+    def add_rest(self, message: control.Rest, frames: Sequence[Any]) -> None:
+        """Hand the rows that follow those of a run to its task; nobody wants them without one."""
+        with self._changing:
+            for task in self._open:
+                if task.request == message.request and isinstance(task.message, control.Run):
+                    task.rest.put((message, frames))
+
     def cancel(self, request: int) -> None:
         """Mark the tasks of a request as given up; one that is done already is none any more.
 
@@ -98,6 +110,7 @@ class Tasks:
             for task in self._open:
                 if task.request == request and not isinstance(task.message, control.FormGroup):
                     task.cancelled = True
+                    task.rest.put(None)
 
     def void_all(self) -> None:
         """Let nobody be answered who asked before."""
@@ -105,6 +118,7 @@ class Tasks:
             self._announced_s.clear()
             for task in self._open:
                 task.void = True
+                task.rest.put(None)
 
     def carry_out(self, task: Task, action: Callable[[Task], Reply | None]) -> bool:
         """Do what a task asks by `action`, and send its reply, or why there is none.

@@ -1,13 +1,13 @@
 """The performance map: what every plan cost on one cluster, in a file a person can read.
 
-`schema` owns the entries and their validation, `performance` the map as a whole, `surface` the
-monotone interpolation between measured points, `files` reading and atomic writing.
+`schema` and `predicted` own the entries and their validation, `performance` the map as a whole,
+`surface` the monotone interpolation between measured points, `files` reading and atomic writing.
 """
 
 from prism.perfmap.performance import ClusterIdentity, PerformanceMap, load_example
+from prism.perfmap.predicted import HeldOut, LeftOutPoint
 from prism.perfmap.schema import (
     Accuracy,
-    HeldOut,
     MapLink,
     Measurement,
     NodeInfo,
@@ -20,6 +20,7 @@ __all__ = [
     "Accuracy",
     "ClusterIdentity",
     "HeldOut",
+    "LeftOutPoint",
     "MapLink",
     "Measurement",
     "NodeInfo",

@@ -6,6 +6,7 @@ measured plans and `shares` splits by rows; `coverage` and `cost_model` gather b
 `policy` chooses, `decision` is the answer, `sweep` finds where the choice changes.
 """
 
+from prism.planner.answers import WHOLE, Wanted
 from prism.planner.compute import ComputeEstimate
 from prism.planner.cost import Cost
 from prism.planner.cost_model import CostModel
@@ -33,6 +34,8 @@ __all__ = [
     "Load",
     "Planner",
     "Sweep",
+    "WHOLE",
+    "Wanted",
     "crossover_bps",
     "decide",
     "solve_shares",
