@@ -28,6 +28,7 @@ from bench.lab.results import facts_of, wide_console
 
 import prism
 from prism.api.profiling import ProfiledModel
+from prism.cli.durations import read_seconds
 from prism.errors import ConfigError
 from prism.models.inputs import main_input
 from prism.plan import Plan
@@ -45,7 +46,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", nargs="+", default=["random:vit-base", "random:bert-base"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--passes", type=int, default=110, help="of each profile, about")
+    parser.add_argument("--budget", default="5m", help="time of each profile, such as 90s or 5m")
     parser.add_argument("--plans", nargs="+", default=list(PLANS))
     parser.add_argument("--tokens", type=int, default=TEXT_TOKENS, help="of a text")
     parser.add_argument("--steps", type=int, default=len(TRACE), help="of the trace")
@@ -59,7 +60,8 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         ConfigError: an option has a wrong value, or this machine allows no lab.
     """
-    for name in ("rounds", "steps", "passes", "tokens"):
+    read_seconds("--budget", options.budget)
+    for name in ("rounds", "steps", "tokens"):
         if getattr(options, name) < 1:
             raise ConfigError(f"--{name} must be at least 1, not {getattr(options, name)}")
     torch.set_num_threads(1)
@@ -88,7 +90,7 @@ def contest(
     tell(f"{source}: loading")
     model = cluster.load(source)
     profiled_over = str(lab.link)
-    settings = Settings(segments=(10,), passes=options.passes)
+    settings = Settings(segments=(10,), budget_s=read_seconds("--budget", options.budget))
     perf = profile(ProfiledModel(cluster, model), settings, lambda text: tell(f"{source}: {text}"))
     # Random weights have no accuracy to lose, so the lossy plans are allowed by name.
     model.use_map(perf, allow=plans)

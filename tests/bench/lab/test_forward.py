@@ -100,6 +100,7 @@ def test_a_model_is_given_another_number_of_tokens(configured, tmp_path):
         (scale, ["--cpu", "400"], "together at most"),
         (scale, ["--cpu", ""], "together at most"),
         (adaptive, ["--steps", "0"], "steps"),
+        (adaptive, ["--budget", "long"], "90s"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_started(program, arguments, said, capsys):
