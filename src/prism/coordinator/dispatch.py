@@ -15,7 +15,8 @@ from prism.coordinator.calls import Call, Heard
 from prism.coordinator.coordinator import Coordinator
 from prism.coordinator.deadlines import Deadline
 from prism.coordinator.recovery import Placed
-from prism.engine.strategies import STRATEGIES, Placement
+from prism.engine.strategies import STRATEGIES
+from prism.engine.strategy import Placement
 from prism.engine.waiting import Report
 from prism.errors import ModelFailed
 from prism.models.inputs import main_input

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from prism.engine.arriving import Rest
-from prism.engine.strategies import STRATEGIES, Job, Ran
+from prism.engine.strategies import STRATEGIES
+from prism.engine.strategy import Job, Ran
 from prism.errors import ModelFailed, NodeFailed, PrismError
 from prism.models.backends import EAGER, Backend
 from prism.models.inputs import main_input, prepare
