@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,8 +23,17 @@ from rich.console import Console
 from rich.table import Table
 
 import prism
+from prism.api.model import DistributedModel
 from prism.api.profiling import ProfiledModel
-from prism.bench.contest import Step, StepResult, run_step, summary, totals
+from prism.bench.contest import (
+    ADAPTIVE,
+    ChangingLink,
+    Step,
+    StepResult,
+    run_step,
+    summary,
+    totals,
+)
 from prism.models.synthetic import synthetic_inputs
 from prism.perfmap import PerformanceMap
 from prism.plan import Plan
@@ -50,39 +60,86 @@ WIDTH = 170  # of the tables in a file
 
 def main() -> None:
     options = parse()
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = console_for_tables()
     plans = [Plan.parse(text) for text in PLANS]
     with (
         prism.local_cluster(nodes=2, threads=1, link=PROFILED_AT) as cluster,
-        TemporaryDirectory() as scratch,
         console.status("loading") as status,
     ):
         model = cluster.load(options.model)
-        length = model.info.shape.max_length
-
-        def tell(progress: Progress) -> None:
-            left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
-            status.update(f"profile {progress.done}/{progress.total}: {progress.doing}{left}")
-
         settings = Settings(segments=(10,), passes=options.passes)
-        path = Path(scratch) / "map.json"
-        perf = Profiler(
-            ProfiledModel(cluster, model), settings, path, tell, prism.__version__
-        ).run()
+        perf = profile(ProfiledModel(cluster, model), settings, status.update)
         # Random weights have no accuracy to lose, so the lossy plans are allowed by name.
         model.use_map(perf, allow=plans)
-        results = []
-        for number, (mbps, batch) in enumerate(TRACE):
-            status.update(f"step {number + 1} of {len(TRACE)}: {mbps} Mbit/s, batch {batch}")
-            step = Step(f"{mbps}mbit,3ms", mbps * 1e6, batch)
-            inputs = synthetic_inputs(model.info, batch, length)
-            results.append(run_step(cluster, model, step, plans, inputs, options.rounds))
+        results = walk(cluster, model, plans, options.rounds, status.update)
         hardware = cluster.facts("node0").hardware
-    figures = report(perf, results, options, hardware)
-    show(console, figures, results, hardware)
+    figures = {
+        "bench": "adaptive",
+        "model": options.model,
+        "hardware": hardware,
+        "nodes": 2,
+        "threads": 1,
+        "emulated": True,
+        "torch": torch.__version__,
+        "rounds": options.rounds,
+        **report(perf, results, PROFILED_AT),
+    }
+    show(console, figures, results, f"2 nodes on one {hardware}, a core each; emulated link")
     print(json.dumps(figures))
+
+
+def console_for_tables() -> Console:
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console
+
+
+def profile(
+    target: ProfiledModel, settings: Settings, tell: Callable[[str], object]
+) -> PerformanceMap:
+    """Measure a map that nobody keeps."""
+
+    def pass_on(progress: Progress) -> None:
+        left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
+        tell(f"profile {progress.done}/{progress.total}: {progress.doing}{left}")
+
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch) / "map.json"
+        return Profiler(target, settings, path, pass_on, prism.__version__).run()
+
+
+def walk(
+    network: ChangingLink,
+    model: DistributedModel,
+    plans: Sequence[Plan],
+    rounds: int,
+    tell: Callable[[str], object],
+    *,
+    trace: Sequence[tuple[float, int]] = TRACE,
+    delay: str = "3ms",
+    length: int | None = None,
+) -> list[StepResult]:
+    """Take a model through a trace of bandwidths and batch sizes.
+
+    Args:
+        network: what joins the nodes.
+        model: loaded on them, with a map.
+        plans: the fixed plans.
+        rounds: measured requests of each contender in every step.
+        tell: told what is being done.
+        trace: Mbit/s and samples per request, step by step.
+        delay: of the link, one way.
+        length: tokens per sample; None = as many as the model takes.
+    """
+    results = []
+    length = length or model.info.shape.max_length
+    for number, (mbps, batch) in enumerate(trace):
+        tell(f"step {number + 1} of {len(trace)}: {mbps:g} Mbit/s, batch {batch}")
+        step = Step(f"{mbps:g}mbit,{delay}", mbps * 1e6, batch)
+        inputs = synthetic_inputs(model.info, batch, length)
+        results.append(run_step(network, model, step, plans, inputs, rounds))
+    return results
 
 
 def parse() -> argparse.Namespace:
@@ -93,19 +150,10 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(
-    perf: PerformanceMap, results: list[StepResult], options: argparse.Namespace, hardware: str
-) -> dict[str, Any]:
+def report(perf: PerformanceMap, results: list[StepResult], link: str) -> dict[str, Any]:
     return {
-        "bench": "adaptive",
-        "model": options.model,
-        "hardware": hardware,
-        "nodes": 2,
-        "threads": 1,
-        "emulated": True,
-        "torch": torch.__version__,
         "profile": {
-            "link": PROFILED_AT,
+            "link": link,
             "passes": perf.passes,
             "seconds": perf.seconds_spent,
             "paper_passes": PAPER_PASSES,
@@ -113,16 +161,15 @@ def report(
             "fitted_latency_s": perf.link.latency_s,
             "held_out_errors": [each.error for each in perf.held_out],
         },
-        "rounds": options.rounds,
         **summary(results),
     }
 
 
-def show(
-    console: Console, figures: dict[str, Any], results: list[StepResult], hardware: str
-) -> None:
-    table = Table(title=f"2 nodes on one {hardware}, a core each; emulated link; seconds")
-    for column in ("Mbit/s", "B", "chosen", "best", "regret", "predicted", "measured", *PLANS):
+def show(console: Console, figures: dict[str, Any], results: list[StepResult], title: str) -> None:
+    fixed = list(dict.fromkeys(plan for each in results for plan in each.measured_s))
+    fixed.remove(ADAPTIVE)
+    table = Table(title=f"{title}; seconds")
+    for column in ("Mbit/s", "B", "chosen", "best", "regret", "predicted", "measured", *fixed):
         table.add_column(column, justify="left" if column in ("chosen", "best") else "right")
     for result in results:
         table.add_row(
@@ -135,7 +182,7 @@ def show(
             f"{result.measured_s['adaptive']:.2f}",
             *(
                 f"{result.measured_s[plan]:.2f}" if plan in result.measured_s else ""
-                for plan in PLANS
+                for plan in fixed
             ),
         )
     console.print(table)

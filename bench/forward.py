@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 import prism
-from prism.api.cluster import DistributedModel
+from prism.api.model import DistributedModel
+from prism.bench.contenders import PARTS, Alternation, Run, alternate, quartiles, requests
 from prism.bench.plain import plain_forward
-from prism.profiler.turns import take_turns
-from prism.record import RunRecord
+from prism.models.synthetic import synthetic_inputs
 
 PLANS = (
     *("local", "batch:2", "seq:2:full"),
@@ -69,63 +67,36 @@ def measure(
     rounds: int,
     console: Console,
 ) -> list[dict[str, Any]]:
-    size = model.info.config.image_size
-    generator = torch.Generator().manual_seed(0)
-    shape = (batch, model.info.config.num_channels, size, size)
-    inputs = {"pixel_values": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)}
+    inputs = synthetic_inputs(model.info, batch, model.info.shape.max_length)
     plans = [plan for plan in PLANS if batch > 1 or not plan.startswith("batch")]
-    seconds: dict[str, list[float]] = {name: [] for name in (PLAIN, *plans)}
-    records: dict[str, list[RunRecord]] = {plan: [] for plan in plans}
 
-    def run(name: str) -> float:
-        started_s = time.perf_counter()
-        if name == PLAIN:
-            plain(inputs)
-        else:
-            model(plan=name, **inputs)
-        return time.perf_counter() - started_s
+    def plainly() -> None:
+        plain(inputs)
 
-    for name in seconds:
-        run(name)  # warm-up: buffers, connections, kernels
+    contenders: dict[str, Run] = {
+        PLAIN: plainly,
+        **{plan: requests(model, plan, inputs) for plan in plans},
+    }
     with console.status("") as status:
-        for number, order in enumerate(take_turns(list(seconds), rounds), start=1):
-            status.update(f"batch {batch}: round {number} of {rounds}")
-            for name in order:
-                seconds[name].append(run(name))
-                if name in records:
-                    assert model.last_record is not None
-                    records[name].append(model.last_record)
-    return [row(name, batch, seconds, records.get(name, [])) for name in seconds]
+        done = alternate(
+            contenders,
+            rounds,
+            lambda number: status.update(f"batch {batch}: round {number} of {rounds}"),
+        )
+    return [row(name, batch, done) for name in contenders]
 
 
-def row(
-    name: str, batch: int, seconds: dict[str, list[float]], records: list[RunRecord]
-) -> dict[str, Any]:
-    ratios = [local / own for local, own in zip(seconds["local"], seconds[name], strict=True)]
-    low, median, high = quartiles(ratios)
-
-    def part_ms(field: str) -> float | None:
-        values = [getattr(record, field) for record in records]
-        return round(1e3 * statistics.median(values), 2) if values else None
-
-    times_ms = [1e3 * value for value in quartiles(seconds[name])]
+def row(name: str, batch: int, done: Alternation) -> dict[str, Any]:
+    records = done.records[name]
     return {
         "contender": name,
         "batch": batch,
-        "total_ms": [round(value, 1) for value in times_ms],
-        "speedup": [round(value, 3) for value in (low, median, high)],
-        **{f"{part}_ms": part_ms(f"{part}_s") for part in ("compute", "staging", "comm")},
-        **{f"{part}_ms": part_ms(f"{part}_s") for part in ("input", "output")},
+        "total_ms": [round(1e3 * value, 1) for value in quartiles(done.seconds[name])],
+        "speedup": [round(value, 3) for value in done.speedup(name, "local")],
+        **{f"{part}_ms": done.part_ms(name, part) for part in PARTS},
         "bytes_sent": records[-1].bytes_sent if records else None,
         "messages": records[-1].messages if records else None,
     }
-
-
-def quartiles(values: list[float]) -> tuple[float, float, float]:
-    if len(values) < 2:
-        return values[0], values[0], values[0]
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, median, high
 
 
 def show(console: Console, rows: list[dict[str, Any]], link: str, hardware: str) -> None:
@@ -134,11 +105,11 @@ def show(console: Console, rows: list[dict[str, Any]], link: str, hardware: str)
     for column in ("B", "contender", "total ms (quartiles)", "speed-up on local (quartiles)"):
         justify = "left" if column == "contender" else "right"
         table.add_column(column, justify=justify, no_wrap=True)
-    for column in ("compute", "staging", "comm", "input", "output", "bytes sent"):
+    for column in (*PARTS, "bytes sent"):
         table.add_column(column, justify="right")
     for each in rows:
         total, ratio = each["total_ms"], each["speedup"]
-        parts = [each[f"{part}_ms"] for part in ("compute", "staging", "comm", "input", "output")]
+        parts = [each[f"{part}_ms"] for part in PARTS]
         table.add_row(
             str(each["batch"]),
             each["contender"],

@@ -10,6 +10,7 @@ PLAIN = [
     "prism",
     "prism.plan",
     "prism.record",
+    "prism.output_form",
     "prism.errors",
     "prism.partition.spans",
     "prism.perfmap",

@@ -126,8 +126,8 @@ def test_a_board_that_is_away_is_not_planned_with(ask, ask_json):
 
 def test_the_sentence_answers_yes_or_no_with_the_gain(ask):
     _, out, _ = ask(*PAPER, "--batch", 8)
-    assert "Would a second board help? Yes: batch:2 is predicted to need 261.8 ms" in out
-    assert "46% less (1.85x)" in out
+    assert "Would a second board help? Yes: batch:2 is predicted to need 252.8 ms" in out
+    assert "48% less (1.92x)" in out
     _, out, _ = ask(*PAPER, "--batch", 1)
     assert "help? No: the best plan with another board, seq:2:full, is predicted to need" in out
 

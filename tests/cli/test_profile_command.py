@@ -1,6 +1,7 @@
 """`prism profile` on real nodes: stopped, continued, and its map put to use by `prism run`."""
 
 import json
+import re
 import signal
 import time
 from dataclasses import replace
@@ -15,6 +16,7 @@ from transformers import T5Config, ViTConfig
 import prism
 from prism.perfmap import Measurement, PerformanceMap
 from prism.plan import Plan
+from prism.planner import CostModel
 from prism.record import RunRecord
 
 OLD = b"what was measured last year"
@@ -135,6 +137,71 @@ def test_a_younger_table_beside_the_model_is_what_a_run_goes_by(
         assert told["allowed"] or known is None
 
 
+def budgeted(models, out, monkeypatch, capsys, budget):
+    return call(
+        *(monkeypatch, capsys, "profile", f"random:{models / 'vit'}", "--out", out),
+        *("--nodes", 2, "--threads", 1, "--link", LINK, "--energy", "none"),
+        *("--budget", budget, "--json"),
+    )
+
+
+def test_a_budget_is_too_small_enough_for_some_and_enough_for_all(
+    models, started, tmp_path, monkeypatch, capsys
+):
+    """How much fits depends on the machine; what does not is told, and predicted if possible."""
+    out = tmp_path / "map.json"
+    refused = budgeted(models, out, monkeypatch, capsys, "0.05s")
+    assert (refused.code, refused.out) == (2, "")
+    *_, sentence = refused.err.splitlines()
+    assert "a budget of 0.05 s is too small for one point: with the link, local at" in sentence
+    assert list(tmp_path.iterdir()) == []
+    enough = re.search(r"give it (\d+) s or more", sentence)[1]
+
+    result = budgeted(models, out, monkeypatch, capsys, f"{2 * int(enough)}s")
+    assert result.code == 0, result.err
+    some, perf = json.loads(result.out), PerformanceMap.load(out)
+    assert some["budget_s"] == perf.budget_s == 2 * int(enough)
+    keys = {(each["plan"], each["batch"], each["length"]) for each in some["left_out"]}
+    assert len(keys) == len(perf.left_out)
+    assert not keys & {entry.key for entry in perf.measurements}
+    model = CostModel(perf)
+    for point in perf.left_out:
+        if point.predicted_s is not None:
+            cost = model.predict(
+                Plan.parse(point.plan), point.batch, point.length, perf.link.state()
+            )
+            assert point.predicted_s == pytest.approx(cost.total_s)
+        else:
+            assert point.plan not in perf.by_shape
+    planned = call(monkeypatch, capsys, "plan", "--map", out, "--batch", 8, "--json")
+    assert planned.code == 0, planned.err
+    assert "local" in {each["plan"] for each in json.loads(planned.out)["candidates"]}
+
+    result = budgeted(models, out, monkeypatch, capsys, "none")
+    assert result.code == 0, result.err
+    document = json.loads(result.out)
+    assert (document["budget_s"], document["left_out"]) == (None, [])
+    assert len(document["measurements"]) >= len(some["measurements"])
+
+
+@pytest.mark.parametrize(
+    ("length", "sentence"),
+    [
+        (16, "length 16 is not possible: every sample of this model has 17 positions"),
+        (18, "length 18 is too long for this model, which takes up to 17 positions"),
+    ],
+)
+def test_a_length_that_the_model_has_not_is_one_sentence(
+    models, started, tmp_path, monkeypatch, capsys, length, sentence
+):
+    result = call(
+        *(monkeypatch, capsys, "profile", f"random:{models / 'vit'}", "--length", length),
+        *("--out", tmp_path / "map.json", "--nodes", 2, "--threads", 1, "--link", LINK),
+    )
+    assert result.code == 2
+    assert f"prism: {sentence}" in result.err.splitlines()[-1]
+
+
 def check_summary(document, perf):
     assert document["passes"] == perf.passes <= 80
     assert document["seconds"] == perf.seconds_spent > 0
@@ -186,6 +253,9 @@ BAD = {
     "no nodes": (["{vit}", "--nodes", "0"], "--nodes must be at least 1, not 0"),
     "no threads": (["{vit}", "--threads", "0"], "--threads must be at least 1, not 0"),
     "no passes": (["{vit}", "--passes", "0"], "--passes must be at least 1, not 0"),
+    "no time": (["{vit}", "--budget", "0s"], "--budget '0s' is no time above 0; write 90s, 20m"),
+    "no such time": (["{vit}", "--budget", "soon"], "--budget 'soon' is no time above 0"),
+    "no positions": (["{vit}", "--length", "0"], "lengths must be distinct numbers of at least 1"),
     "no rows": (["{vit}", "--batch", "0"], "batches must be distinct numbers of at least 1"),
     "twice": (["{vit}", "--segments", "4", "--segments", "4"], "segments must be distinct"),
     "out is a folder": (["{vit}", "--out", "{models}"], "is a directory; name a file in it"),

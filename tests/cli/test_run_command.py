@@ -41,15 +41,18 @@ LLAMA = {
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Return a directory with configurations and no weights: vit, llama (with a tokenizer), t5."""
+    """Return configurations without weights: vit, llama and encoder (with a tokenizer), t5."""
     root = tmp_path_factory.mktemp("models")
     ViTConfig(**VIT).save_pretrained(root / "vit")
     LlamaConfig(**LLAMA).save_pretrained(root / "llama")
+    without_head = {**LLAMA, "architectures": ["LlamaModel"]}
+    LlamaConfig(**without_head).save_pretrained(root / "encoder")
     T5Config(architectures=["T5ForConditionalGeneration"]).save_pretrained(root / "t5")
     words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")
     tokenizer.save_pretrained(root / "llama")
+    tokenizer.save_pretrained(root / "encoder")
     (root / "empty").mkdir()
     return root
 
@@ -119,6 +122,35 @@ def test_texts_get_their_next_tokens_and_a_cost_per_node(models, monkeypatch, ca
     assert "emulated" not in result.out
 
 
+def test_embeddings_are_printed_in_short_and_written_in_full(models, monkeypatch, capsys):
+    arguments = (
+        *("run", f"random:{models / 'encoder'}", "--text", "the cat", "--text", "the cat sat down"),
+        *("--plan", "seq:2:full", "--threads", 1, "--output", "pooled:mean:normalise"),
+    )
+    result = call(monkeypatch, capsys, *arguments)
+    assert result.code == 0, result.err
+    lines = result.out.split("\n\n")[0].splitlines()
+    assert (lines[0], lines[2]) == ("the cat", "the cat sat down")
+    assert re.fullmatch(r"  32 values, norm 1: ([+-]\d\.\d{4} ){6}\.\.\.", lines[1])
+    document = json.loads(call(monkeypatch, capsys, *arguments, "--json").out)
+    assert document["output"] == "pooled:mean:normalise"
+    vectors = [result["embedding"] for result in document["results"]]
+    assert [len(vector) for vector in vectors] == [32, 32]
+    assert f"{vectors[0][0]:+.4f}" == lines[1].split(": ")[1].split()[0]
+
+
+@pytest.mark.parametrize("form", ["logits", "top_k:2"])
+def test_predictions_need_no_more_than_their_logits(models, files, monkeypatch, capsys, form):
+    shown = [
+        call(
+            *(monkeypatch, capsys, "run", f"random:{models / 'vit'}", "--input", files / "a.png"),
+            *("--top", 2, "--threads", 1, "--output", each),
+        ).out.split("\n\n")[0]
+        for each in ("full", form)
+    ]
+    assert shown[0] == shown[1] and len(shown[0].splitlines()) == 3
+
+
 def test_ctrl_c_ends_with_130_and_leaves_no_process(models, files):
     process = spawn(
         *("run", f"random:{models / 'vit'}", "--input", files / "a.png"),
@@ -158,6 +190,14 @@ BAD = {
     ),
     "unknown node": (["{vit}", "--input", "{image}", "--plan", "local@pi"], "names pi"),
     "no answers": (["{vit}", "--input", "{image}", "--top", "0"], "--top must be at least 1"),
+    "unknown output": (
+        ["{vit}", "--input", "{image}", "--output", "embedding"],
+        "unknown output 'embedding'; use full, logits",
+    ),
+    "logits without a head": (
+        ["random:{models}/encoder", "--text", "the cat", "--output", "top_k"],
+        "LlamaModel gives last_hidden_state, past_key_values, hidden_states, attentions and no",
+    ),
     "bad link": (["{vit}", "--input", "{image}", "--link", "5quux"], "'5quux' in link"),
     "bad dtype": (["{vit}", "--input", "{image}", "--dtype", "int4"], "unknown dtype 'int4'"),
     "missing directory": (["/absent/model", "--input", "{image}"], "/absent/model does not exist"),

@@ -10,7 +10,7 @@ from tests.planner.clusters import LENGTH, LINK, PAYLOAD, make_map
 from prism.coordinator.adaptive import Adaptive
 from prism.perfmap import ClusterIdentity, CodingTimes
 from prism.plan import Plan
-from prism.planner import CostModel
+from prism.planner import CostModel, Wanted
 from prism.record import LinkState, RunRecord
 
 PERF = make_map()
@@ -135,3 +135,16 @@ def test_without_the_figures_no_image_is_coded():
 
 def two_nodes():
     return make_map(shapes=("seq:2:full", "seq:2:L10", "seq:2:L10:lag1"), nodes=("board", "board"))
+
+
+def test_the_choice_knows_what_comes_back():
+    """Rows of every position come back over a slow link, or one vector."""
+    rows = replace(PERF, payload=replace(PAYLOAD, output_bytes=0, output_bytes_per_position=3072))
+    each = Adaptive(rows, ClusterIdentity(PERF.model_hash, PERF.nodes))
+    names = [node.name for node in PERF.nodes]
+    whole = each.choose(16, LENGTH, names, 1.0)
+    pooled = each.choose(16, LENGTH, names, 1.0, wanted=Wanted("pooled"))
+    assert pooled.predicted_s < whole.predicted_s
+    assert pooled.predicted_s == each.predicted_s(
+        pooled.choice, pooled.nodes, 16, LENGTH, 1.0, Wanted("pooled")
+    )

@@ -9,6 +9,8 @@ from prism.engine.strategies import STRATEGIES
 from prism.models.inputs import check_inputs
 from prism.models.instrument import never
 from prism.models.load import adopt
+from prism.models.outputs import settle_form
+from prism.output_form import OutputForm
 from prism.plan import Plan
 from prism.transport.gloo import GlooTransport, connect_store, epoch_store, serve_store
 
@@ -46,7 +48,9 @@ class Ranks:
         """Return what `action(rank)` gives on all ranks at once."""
         return list(self.pool.map(action, range(len(self.engines))))
 
-    def run(self, plan, inputs, ranks=None, timeout_s=_TIMEOUT_S, should_cancel=never):
+    def run(
+        self, plan, inputs, ranks=None, timeout_s=_TIMEOUT_S, should_cancel=never, output="full"
+    ):
         """Run one request on all ranks, or on some; return their executions, or their errors.
 
         `inputs` are those of all ranks, or a list with those of each.
@@ -66,6 +70,7 @@ class Ranks:
                     placement.inputs[NAMES[rank]],
                     parsed,
                     length=length,
+                    output=settle_form(engine.loaded.info, OutputForm.parse(output)),
                     transport=self.transports[rank],
                     timeout_s=timeout_s,
                     should_cancel=should_cancel,

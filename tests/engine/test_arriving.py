@@ -7,6 +7,8 @@ from tests.families import BLOCKS, BY_NAME, assert_equal_outputs
 from prism.engine.engine import Engine
 from prism.engine.strategies import STRATEGIES
 from prism.models.load import adopt
+from prism.models.outputs import settle_form
+from prism.output_form import OutputForm
 from prism.plan import Plan
 
 
@@ -76,3 +78,21 @@ def test_only_rows_that_take_long_to_travel_are_sent_in_two_parts():
     ):
         assert strategy.sent_first(vit, inputs) is None
     assert STRATEGIES["sequence"].sent_first(vit, {"pixel_values": images}) is None
+
+
+@pytest.mark.parametrize("blocks", [1, BLOCKS])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("ViTModel", "pooled"), ("ViTModel", "pooled:mean"), ("ViTForImageClassification", "top_k:2")],
+)
+def test_a_wanted_form_is_made_of_all_rows(name, form, blocks):
+    engine, inputs, first, others = engine_and_parts(name)
+    wanted = settle_form(engine.loaded.info, OutputForm.parse(form))
+    plan = Plan.parse("batch:2")
+    expected = engine.run(inputs, plan, length=17, output=wanted).output
+    base = getattr(engine.loaded.model, "vit", engine.loaded.model)
+    rest = LateRows(base, others, blocks)
+    found = engine.run(first, plan, length=17, output=wanted, rest=rest).output
+    values = found.items() if isinstance(found, dict) else [("", found)]
+    for key, value in values:
+        torch.testing.assert_close(value, expected[key] if key else expected, atol=1e-6, rtol=0)

@@ -15,6 +15,7 @@ from prism.perfmap import (
     ClusterIdentity,
     CodingTimes,
     HeldOut,
+    LeftOutPoint,
     MapLink,
     Measurement,
     NodeInfo,
@@ -41,6 +42,8 @@ def make_map(**changes):
         ),
         "accuracy": (Accuracy("seq:2:L10", 0.95, 0.02, 1000, "digits"),),
         "held_out": (HeldOut("local", 3, 197, 0.21, 0.2),),
+        "left_out": (LeftOutPoint("local", 16, 197, 1.1), LeftOutPoint("seq:2:full", 1, 197)),
+        "budget_s": 300.0,
         "coding": (CodingTimes("nano1", 9e-9, 5e-9),),
     }
     return PerformanceMap(**{**values, **changes})
@@ -94,6 +97,13 @@ def test_a_measurement_is_made_of_records():
     assert Measurement.of(records, [1.0, 2.0, 3.0]).energy_j.median == 2.0
 
 
+def test_a_map_from_before_there_were_budgets_left_nothing_out():
+    document = make_map().to_dict()
+    del document["left_out"], document["budget_s"]
+    perf = PerformanceMap.from_dict(document)
+    assert (perf.left_out, perf.budget_s) == ((), None)
+
+
 def test_held_out_error_is_signed():
     assert HeldOut("local", 1, 1, 0.3, 0.2).error == pytest.approx(0.5)
     assert HeldOut("local", 1, 1, 0.1, 0.2).error == pytest.approx(-0.5)
@@ -134,6 +144,9 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         (("link", "bandwidth_bps"), -1, "bandwidth_bps"),
         (("link", "bandwidth_bps"), "fast", "bandwidth_bps"),
         (("link", "shared"), "yes", "shared"),
+        (("left_out",), [{"plan": "x", "batch": 1, "length": 1}], "left-out plan"),
+        (("left_out",), [{"plan": "local", "batch": 0, "length": 1}], "left-out batch"),
+        (("budget_s",), -1, "budget_s"),
         (("link", "exchange"), "magic", "exchange"),
         (("model", "blocks"), 0, "blocks"),
         (("model", "causal"), 3, "causal"),

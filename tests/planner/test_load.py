@@ -21,9 +21,10 @@ def by_text(decision):
 
 def test_a_split_wins_while_nothing_waits_and_whole_requests_when_much_does():
     """What a split costs beside the work itself is taken from those who wait."""
-    calm = decide(MODEL, 8, LENGTH, FAST, load=Load())
+    link = LinkState(100e6, 0.003)
+    calm = decide(MODEL, 8, LENGTH, link, load=Load())
     assert calm.choice.size == 3
-    busy = decide(MODEL, 8, LENGTH, FAST, load=Load(waiting=50))
+    busy = decide(MODEL, 8, LENGTH, link, load=Load(waiting=50))
     assert busy.choice == Plan() and busy.nodes == ("node0",)
 
 

@@ -67,3 +67,37 @@ def test_few_rows_are_sent_over_a_slow_link(mbps):
         assert decision.choice == Plan()
     else:
         assert decision.choice.size == 3
+
+
+@given(
+    slow=st.fixed_dictionaries({"node0": st.floats(0.5, 4), "node1": st.floats(0.5, 4)}),
+    mbps=st.floats(2, 1000),
+    batch=st.integers(3, 7),
+)
+def test_no_row_is_better_off_elsewhere(slow, mbps, batch):
+    """Input, output, the shared uplink and unequal speed included, against every other split."""
+    model, link = CostModel(make_map(shapes=())), LinkState(mbps * 1e6, 0.001)
+    decision = decide(model, batch, LENGTH, link, slowdown=slow)
+    every = [split for split in product(range(batch + 1), repeat=3) if sum(split) == batch]
+    plans = [Plan("batch", count=3, shares=tuple(map(float, split))) for split in every]
+    least_s = min(model.predict(plan, batch, LENGTH, link, slow).total_s for plan in plans)
+    assert min(c.predicted_s for c in decision.candidates) <= least_s * 1.001
+
+
+def test_a_helper_with_few_rows_frees_the_uplink_for_the_others():
+    model, link = CostModel(make_map(shapes=())), LinkState(100e6, 0.001)
+    row_s = 224 * 224 * 3 * 8 / 100e6
+    hidden_s = model.predict(Plan.parse("local"), 1, LENGTH, link).total_s
+    # Rows behind the first ones of every helper arrive while those are computed.
+    for shares, ahead in (("0/6/0", 1), ("0/3/3", 2), ("0/5/1", 2)):
+        cost = model.predict(Plan.parse(f"batch:3:shares={shares}"), 6, LENGTH, link)
+        late_s = max(0.0, (6 - ahead) * row_s - hidden_s)
+        assert cost.input_s == pytest.approx(0.001 + ahead * row_s + late_s)
+
+
+def test_a_hopeless_helper_takes_nothing_of_the_uplink():
+    model, link = CostModel(make_map(shapes=())), LinkState(30e6, 0.001)
+    hopeless = {"node2": 1000.0}
+    three = decide(model, 8, LENGTH, link, slowdown=hopeless)
+    two = decide(model, 8, LENGTH, link, alive=("node0", "node1"))
+    assert (three.choice, three.predicted_s) == (two.choice, pytest.approx(two.predicted_s))

@@ -3,12 +3,20 @@
 from dataclasses import replace
 
 import pytest
-from tests.planner.clusters import LINK, MODEL
+from tests.planner.clusters import LINK, MODEL, PAYLOAD
 
 from prism.errors import RequestError
-from prism.perfmap import MapLink
+from prism.perfmap import MapLink, Payload
 from prism.plan import Plan
-from prism.planner.traffic import bytes_per_block, exchange_bytes, exchange_count, transfer_s
+from prism.planner.traffic import (
+    bytes_per_block,
+    exchange_bytes,
+    exchange_count,
+    helper_input_bytes,
+    needs_all_rows,
+    output_row_bytes,
+    transfer_s,
+)
 from prism.record import LinkState
 
 ROW = 768 * 4
@@ -81,3 +89,47 @@ def test_bytes_per_block_are_those_of_the_busiest_node():
     assert bytes_per_block(Plan.parse("seq:2:L10:f16"), MODEL, 197) == 10 * 768 * 2
     assert bytes_per_block(Plan.parse("seq:4:L20"), MODEL, 197) == 3 * 20 * 768 * 4
     assert bytes_per_block(Plan.parse("seq:2:full"), MODEL, 197) == 99 * 768 * 4
+
+
+IMAGE = 224 * 224 * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("seq:2:L10:f16", [IMAGE * 98 / 197 + 10 * 768 * 2]),
+        ("seq:2:C10:lag1", [IMAGE * 98 / 197 + 10 * 769 * 4]),
+        ("seq:3:C10:f16", [IMAGE * 66 / 197 + 20 * 769 * 2, IMAGE * 65 / 197 + 20 * 769 * 2]),
+        ("seq:2:L10:f16:shares=3/1", [IMAGE * 49 / 197 + 10 * 768 * 2]),
+        # All rows of the others are more than the image they come from.
+        ("seq:2:full", [IMAGE]),
+        ("seq:3:full:f16", [IMAGE, IMAGE]),
+    ],
+)
+def test_a_helper_is_sent_its_own_pixels_and_means_or_the_whole_image(text, expected):
+    found = helper_input_bytes(Plan.parse(text), MODEL, PAYLOAD, 1, 197)
+    assert found == pytest.approx(expected)
+    several = helper_input_bytes(Plan.parse(text), MODEL, PAYLOAD, 5, 197)
+    assert several == pytest.approx([5 * each for each in expected])
+
+
+def test_texts_and_rotated_keys_go_whole():
+    ids = Payload(input_bytes_per_position=3)
+    assert helper_input_bytes(Plan.parse("seq:2:C10:f16"), MODEL, ids, 2, 512) == [2 * 512 * 3]
+    rotary = replace(MODEL, rotary=True)
+    assert helper_input_bytes(Plan.parse("seq:2:L1:f16"), rotary, PAYLOAD, 1, 197) == [IMAGE]
+
+
+def test_a_causal_helper_needs_the_means_of_earlier_positions_only():
+    causal = replace(MODEL, causal=True)
+    means = 10 * 768 * 2
+    found = helper_input_bytes(Plan.parse("seq:3:L10:f16"), causal, PAYLOAD, 1, 198)
+    assert found == pytest.approx([IMAGE / 3 + means, IMAGE / 3 + 2 * means])
+
+
+def test_output_rows_come_back_only_where_the_answer_is_as_long():
+    rows = Payload(output_bytes_per_position=768 * 4)
+    assert needs_all_rows(MODEL, rows, 197) and not needs_all_rows(MODEL, PAYLOAD, 197)
+    assert not needs_all_rows(MODEL, Payload(output_bytes=4000), 197)
+    plan = Plan.parse("seq:3:C10:f16")
+    assert output_row_bytes(plan, MODEL, 2, 197) == [2 * 66 * 768 * 2, 2 * 65 * 768 * 2]

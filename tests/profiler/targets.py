@@ -26,7 +26,8 @@ class LawfulTarget:
     It stands in for a cluster because no real one costs the same twice. `speeds` are how many times
     longer each node takes, `kinds` what boards they are (else each its own); `stop_at` is the pass
     at which somebody presses Ctrl-C, `disturbed` how many times the link is timed while other
-    programs keep the devices busy.
+    programs keep the devices busy, `hiccups` how many times longer than that a pass takes, by its
+    number. `clock` goes on by what everything would have taken.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class LawfulTarget:
         threads=1,
         stop_at=None,
         disturbed=0,
+        hiccups=None,
     ):
         self.identity = ClusterIdentity(
             "abc",
@@ -50,7 +52,8 @@ class LawfulTarget:
                 for index, kind in enumerate(kinds or speeds)
             ),
         )
-        self.model, self.lengths = model, lengths
+        self.model, self.lengths, self.any_length = model, lengths, len(lengths) > 1
+        self.now_s = 1000.0
         self.payload = Payload(input_bytes=224 * 224 * 3, output_bytes=40)
         self.accuracy = (Accuracy("seq:2:L10:f16", 0.96, 0.02, 400),)
         self.coding = tuple(CodingTimes(node.name, 9e-9, 5e-9) for node in self.identity.nodes)
@@ -58,7 +61,10 @@ class LawfulTarget:
         self.latency_s = latency_s
         self.link = MapLink(bandwidth_bps, latency_s, latency_s + OVERHEAD_S)
         self._speeds, self._noise, self._stop_at = speeds, noise, stop_at
-        self._disturbed = disturbed
+        self._disturbed, self._hiccups = disturbed, hiccups or {}
+
+    def clock(self):
+        return self.now_s
 
     def run(self, plan, batch, length):
         if self._stop_at is not None and len(self.log) >= self._stop_at:
@@ -69,6 +75,7 @@ class LawfulTarget:
         factor = rng.uniform(1 - self._noise, 1 + self._noise)
         parts = {name: part * factor for name, part in self._parts(plan, batch, length).items()}
         nodes = plan.place([node.name for node in self.identity.nodes])
+        self.now_s += sum(parts.values()) * self._hiccups.get(len(self.log), 1.0)
         return RunRecord(nodes[0], plan, batch, length, sum(parts.values()), **parts)
 
     def link_times(self, sizes, repeats):
@@ -77,6 +84,7 @@ class LawfulTarget:
         late_s = 2 * self.link.fixed_s if self._disturbed > 0 else 0.0
         self._disturbed -= 1
         times_s = tuple(late_s + self.link.fixed_s + size * per_byte_s for size in sizes)
+        self.now_s += 2 * repeats * sum(times_s)
         return LinkTimes(copies + 1, tuple(sizes), times_s, times_s, self.latency_s)
 
     def _parts(self, plan, batch, length):

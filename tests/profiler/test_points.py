@@ -94,7 +94,7 @@ def test_a_profile_stays_near_its_passes(points, passes):
 def test_the_usual_profiles_take_about_200_passes(nodes, lengths):
     settings = Settings()
     plans = (*plans_alone("abcd"[:nodes]), *plans_together(VIT, (4, 10), [1.0] * nodes))
-    points = sum(map(len, thinned(points_for(plans, settings.batches, lengths), settings)))
+    points = sum(map(len, thinned(points_for(plans, (1, 4, 16), lengths), settings)))
     total = points * (1 + runs_per_point(settings, points)) + 4 * settings.held_out
     assert 150 <= total <= 205
 
@@ -119,24 +119,27 @@ def test_a_batch_smaller_than_its_nodes_is_split_at_the_smallest_that_is_not():
         [("local", 2)],
         [("local", 16), ("batch:3", 16)],
     ]
-    held_out = held_out_points(Settings(batches=(1, 2, 16), held_out=40), plans, (197,))
+    held_out = held_out_points(Settings(held_out=40), plans, (1, 2, 16), (197,))
     assert not set(held_out) & {point for group in groups for point in group}
     assert min(point.batch for point in held_out if str(point.plan).startswith("batch")) > 3
 
 
 def test_held_out_points_lie_between_measured_batches():
-    settings = Settings(batches=(1, 4, 16), held_out=8)
+    settings, batches = Settings(held_out=8), (1, 4, 16)
     plans = (*plans_alone(["a", "b"]), *plans_together(VIT, (10,), [1.0, 1.0]))
-    points = held_out_points(settings, plans, (197,))
+    points = held_out_points(settings, plans, batches, (197,))
     assert points
     assert all(1 < point.batch < 16 and point.batch != 4 for point in points)
     assert {point.plan.strategy for point in points} == {"local", "batch", "sequence"}
-    assert points == held_out_points(settings, plans, (197,))
+    assert points == held_out_points(settings, plans, batches, (197,))
 
 
 @pytest.mark.parametrize(
     "values",
-    [{"batches": ()}, {"batches": (0,)}, {"segments": (4, 4)}, {"passes": 0}, {"held_out": -1}],
+    [
+        *({"batches": ()}, {"batches": (0,)}, {"segments": (4, 4)}, {"lengths": (8, 8)}),
+        *({"passes": 0}, {"held_out": -1}, {"budget_s": 0.0}, {"budget_s": float("inf")}),
+    ],
 )
 def test_impossible_settings_are_refused(values):
     with pytest.raises(InputError):

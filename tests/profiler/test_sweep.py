@@ -23,7 +23,7 @@ SMALL = Settings(batches=(1, 4), segments=(4,), passes=60, held_out=3)
 
 
 def profile(target, path, settings=SMALL, report=lambda progress: None):
-    return Profiler(target, settings, path, report, "1.2.3").run()
+    return Profiler(target, settings, path, report, "1.2.3", target.clock).run()
 
 
 def partial(path):

@@ -5,26 +5,29 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from prism.api.placement import Placement
 from prism.coordinator.adaptive import Adaptive
 from prism.coordinator.dispatch import Work
 from prism.coordinator.experience import Experience
 from prism.coordinator.link_monitor import LinkMonitor
 from prism.coordinator.live import LiveCluster
 from prism.coordinator.loading import ModelNodes
-from prism.coordinator.recovery import Placed, place
+from prism.coordinator.recovery import Placed
 from prism.coordinator.requests import Request, ResponseFuture
 from prism.engine.strategies import STRATEGIES
 from prism.errors import ClusterError, ConfigError, PlanError
 from prism.fidelity.accuracy import accuracy_of
 from prism.models.inputs import check_inputs
 from prism.models.load import ModelInfo
+from prism.models.outputs import settle_form
+from prism.output_form import FULL, OutputForm
 from prism.perfmap import ClusterIdentity, NodeInfo, PerformanceMap
 from prism.plan import Objective, Plan
-from prism.planner import Decision
+from prism.planner import WHOLE, Decision, Wanted
 from prism.record import LinkState, Response, RunRecord
 
 AUTO = "auto"
@@ -59,6 +62,8 @@ class DistributedModel:
         self._loaded = True
         self._nodes = ModelNodes(live.coordinator, number, info.source, dtype)
         self._experience = Experience(lambda: live.roster.alive)
+        self._settled = cache(partial(settle_form, info))  # it may take files to tell
+        self._placement = Placement(live.roster, self._nodes, self._experience)
         self._monitor: LinkMonitor | None = None
         self._nodes.load_everywhere()
         live.coordinator.follow(self._follow)
@@ -89,6 +94,7 @@ class DistributedModel:
         plan: Plan | str | None = None,
         objective: Objective | None = None,
         deadline_s: float | None = None,
+        output: OutputForm | str = FULL,
         **inputs: Any,
     ) -> Any:
         """Run one request; `submit(...).result().output`, on the caller's own thread.
@@ -98,18 +104,21 @@ class DistributedModel:
                 use, else the first node.
             objective: what to choose a plan for; None = as told to `use_map`.
             deadline_s: longest time the answer is worth waiting for; None = as long as it takes.
+            output: `full`, `logits`, `top_k`, `top_k:10` or `pooled`; see `prism.output_form`. The
+                nodes make it, and nothing else travels.
             inputs: the model's inputs by name; pixels may be uint8, normalised on the nodes.
 
         Returns:
-            The model's usual output, on the CPU.
+            The model's usual output, on the CPU; of `logits` one that holds nothing else; of
+            `top_k` a `models.outputs.TopK`; of `pooled` a tensor `(B, D)` of float32.
 
         Raises:
-            RequestError: the inputs do not fit the model, or the model failed on them.
+            RequestError: the inputs do not fit the model, it has no such output, or it failed.
             PlanError: the plan does not fit the model or the cluster.
             DeadlineExceeded: there was no answer in time.
             ClusterError: no node is left that could answer.
         """
-        request = self._request(plan, objective, deadline_s, inputs)
+        request = self._request(plan, objective, deadline_s, output, inputs)
         return self._noted(request, self._live.requests.answer(request)).output
 
     def submit(
@@ -118,6 +127,7 @@ class DistributedModel:
         plan: Plan | str | None = None,
         objective: Objective | None = None,
         deadline_s: float | None = None,
+        output: OutputForm | str = FULL,
         **inputs: Any,
     ) -> ResponseFuture:
         """Hand in one request, and go on; arguments as those of a call.
@@ -127,10 +137,10 @@ class DistributedModel:
             what a call raises, and `Cancelled`.
 
         Raises:
-            RequestError: the inputs do not fit the model.
+            RequestError: the inputs do not fit the model, or it has no such output.
             PlanError: the plan does not fit the model or the cluster.
         """
-        request = self._request(plan, objective, deadline_s, inputs)
+        request = self._request(plan, objective, deadline_s, output, inputs)
         return self._live.requests.submit(request, partial(self._noted, request))
 
     def use_map(
@@ -223,6 +233,7 @@ class DistributedModel:
         plan: Plan | str | None,
         objective: Objective | None,
         deadline_s: float | None,
+        output: OutputForm | str,
         inputs: dict[str, Any],
     ) -> Request:
         """Check a request, and say how it is to run first."""
@@ -230,19 +241,21 @@ class DistributedModel:
             raise ClusterError(f"{self.info.source} was unloaded; load it again")
         if deadline_s is not None and not deadline_s > 0:
             raise ConfigError(f"deadline_s must be above 0 s, not {deadline_s}")
+        form = self._settled(OutputForm.of(output))
         batch, length = check_inputs(self.info, inputs)
         adaptive = self._experience.adaptive
         decision = None
         if plan == AUTO or (plan is None and adaptive is not None):
-            decision = self._choice(self._adapting(), batch, length, objective)
+            wanted = Wanted.of(form)
+            decision = self._choice(self._adapting(), batch, length, objective, wanted)
             placed = Placed(decision.choice.on(decision.nodes), decision.nodes)
         else:
-            placed = self._placed(_named(plan))
+            placed = self._placement.of(_named(plan))
         STRATEGIES[placed.plan.strategy].check(self.info, placed.plan, inputs, length)
         return Request(
-            work=Work(self._number, self.info, inputs, batch, length),
+            work=Work(self._number, self.info, inputs, batch, length, form),
             placed=placed,
-            obstacle=self._obstacle(placed, chosen=decision is not None),
+            obstacle=self._placement.obstacle(placed, chosen=decision is not None),
             decision=decision,
             until_s=math.inf if deadline_s is None else time.monotonic() + deadline_s,
             nodes=lambda: (self.nodes, self._live.roster.everyone),
@@ -250,7 +263,12 @@ class DistributedModel:
         )
 
     def _choice(
-        self, adaptive: Adaptive, batch: int, length: int, objective: Objective | None
+        self,
+        adaptive: Adaptive,
+        batch: int,
+        length: int,
+        objective: Objective | None,
+        wanted: Wanted = WHOLE,
     ) -> Decision:
         ready = self.nodes
         if not ready:
@@ -264,39 +282,8 @@ class DistributedModel:
             objective=objective,
             load=self._live.scheduler.load(),
             backoff=self._experience.paused(),
+            wanted=wanted,
         )
-
-    def _placed(self, plan: Plan) -> Placed:
-        """Put a plan on nodes that are ready, or on those of the whole cluster when it needs them.
-
-        Raises:
-            PlanError: the plan does not fit the cluster.
-            ClusterError: nobody is alive.
-        """
-        if not self._live.roster.alive:
-            raise ClusterError("no node of the cluster is alive; start it again")
-        try:
-            return place(plan, self.nodes)
-        except PlanError:
-            placed = place(plan, self._live.roster.everyone)
-        # The request is answered without those who are gone, but not without one that just came.
-        self._nodes.welcome(placed.nodes)
-        try:
-            return place(plan, self.nodes)
-        except PlanError:
-            return placed
-
-    def _obstacle(self, placed: Placed, *, chosen: bool) -> str:
-        """Return why a plan cannot be tried, or nothing."""
-        ready, alive = self.nodes, self._live.roster.alive
-        for name in placed.nodes:
-            if name not in alive:
-                return f"{name} is not in the cluster"
-            if name not in ready:
-                return f"{name} does not have the model: {self.left_out.get(name, 'it is loading')}"
-        if chosen:
-            return ""  # the planner knows what is paused
-        return self._experience.paused().get(placed.plan.shape, "")
 
     def _adapting(self) -> Adaptive:
         if self._experience.adaptive is None:

@@ -35,6 +35,7 @@ class ProfiledModel:
         self.identity = model.identity()
         self.model = model.info.shape
         self.lengths = lengths_of(model.info)
+        self.any_length = main_input(model.info) == "input_ids"
         self.accuracy = accuracy_of(model.info.files, model.fingerprint)
         # Made-up images are noise, which does not tell what coding a photo takes.
         pixels = main_input(model.info) == "pixel_values"

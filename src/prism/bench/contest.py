@@ -1,4 +1,4 @@
-"""Adaptive against every fixed plan, and against hindsight, while the emulated link changes.
+"""Adaptive against every fixed plan, and against hindsight, while the link changes.
 
 Owns the arithmetic of the comparison; the demo and the benchmark bring the model, the steps and the
 drawing.
@@ -10,20 +10,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prism.plan import Plan
 from prism.profiler.turns import take_turns
 
 if TYPE_CHECKING:
-    from prism.api.cluster import Cluster
     from prism.api.model import DistributedModel
 
 ADAPTIVE = "adaptive"
 ORACLE = "oracle"
-# The estimate has noticed a change when it lies this close to the emulated bandwidth.
+# The estimate has noticed a change when it lies this close to the new bandwidth.
 _NOTICED = 1.3
 _NOTICE_TIMEOUT_S = 10.0
+
+
+class ChangingLink(Protocol):
+    """A link that can be given another shape: a cluster's emulated one, or a real one."""
+
+    def set_link(self, link: str, /) -> None:
+        """Change it; a text such as `100mbit,3ms`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ def plans_at(plans: Sequence[Plan], batch: int) -> list[Plan]:
 
 
 def run_step(
-    cluster: Cluster,
+    network: ChangingLink,
     model: DistributedModel,
     step: Step,
     plans: Sequence[Plan],
@@ -98,15 +104,15 @@ def run_step(
     """Change the link, let it be noticed, then let all plans and the adaptive choice take turns.
 
     Args:
-        cluster: with an emulated link.
-        model: loaded on it, with a map.
+        network: what joins the nodes.
+        model: loaded on them, with a map.
         step: what to do.
         plans: the fixed plans.
         inputs: one request of the step's batch size.
         rounds: measured requests of each contender.
         advance: called after every round.
     """
-    cluster.set_link(step.link)
+    network.set_link(step.link)
     noticed_s = _await_notice(model, step.bandwidth_bps)
     decision = model.decide(**inputs)
     contenders: dict[str, Plan | None] = {str(plan): plan for plan in plans_at(plans, step.batch)}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from prism.models.inputs import prepare
-from prism.models.load import load
+from prism.models.load import LoadedModel, load
 
 
 def plain_forward(source: str, core: int | None = None) -> Callable[[Mapping[str, Any]], Any]:
@@ -25,7 +25,16 @@ def plain_forward(source: str, core: int | None = None) -> Callable[[Mapping[str
         A function from a request's inputs to the model's output.
     """
     torch.set_num_threads(1)
-    loaded = load(source)
+    return forward_of(load(source), core)
+
+
+def forward_of(loaded: LoadedModel, core: int | None = None) -> Callable[[Mapping[str, Any]], Any]:
+    """Return a call of a loaded model with plain transformers.
+
+    Args:
+        loaded: the model.
+        core: to run on; the process leaves it again after every call. None = any.
+    """
 
     def forward(inputs: Mapping[str, Any]) -> Any:
         before = os.sched_getaffinity(0)

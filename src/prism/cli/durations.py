@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from prism.errors import ConfigError
@@ -20,3 +21,10 @@ def read_seconds(option: str, text: str) -> float:
     if seconds <= 0:
         raise ConfigError(f"{option} {text!r} is no time above 0; write 90s, 20m or 1.5h")
     return seconds
+
+
+def tell_seconds(seconds: float) -> str:
+    """Return a time as `read_seconds` reads it, rounded up: `90s`, `5m`."""
+    if seconds < 120:
+        return f"{max(1, math.ceil(seconds))}s"
+    return f"{math.ceil(seconds / 60)}m"

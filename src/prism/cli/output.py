@@ -6,7 +6,8 @@ Stdout carries the result and nothing else; progress goes to stderr and only to 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from prism.record import RunRecord
 
 _TABLE_WIDTH = 120
+_SHOWN_VALUES = 6
 EMULATED = "emulated on this machine, not a real network"
 
 
@@ -62,6 +64,13 @@ def quiet_libraries(*, loading: bool = False) -> None:
 def milliseconds(seconds: float) -> str:
     """Return a time for a person to read, such as `12.3 ms`."""
     return f"{seconds * 1e3:.1f} ms"
+
+
+def vector_line(vector: Sequence[float]) -> str:
+    """Return an embedding in one line: how long it is, and its first values for the eye."""
+    first = " ".join(f"{value:+.4f}" for value in vector[:_SHOWN_VALUES])
+    more = " ..." if len(vector) > _SHOWN_VALUES else ""
+    return f"{len(vector)} values, norm {math.hypot(*vector):.4g}: {first}{more}"
 
 
 def cost_lines(record: RunRecord) -> list[str]:

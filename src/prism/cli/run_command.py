@@ -6,6 +6,7 @@ before the slow imports.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from prism.cli import output
 from prism.cli.arguments import MODEL_HELP, POINT_ESTIMATE_HELP, check_at_least
 from prism.cli.target import Target, read_target
 from prism.errors import ConfigError, ModelError, RequestError
+from prism.output_form import OutputForm
 from prism.plan import WIRE_BYTES, Metric, Objective, Plan
 from prism.record import RunRecord
 
@@ -60,6 +62,10 @@ def run(
     threads: Annotated[int | None, typer.Option(help="Threads per local node.")] = None,
     link: Annotated[str | None, typer.Option(help="Emulated link: 100mbit,3ms.")] = None,
     cluster: Annotated[Path | None, typer.Option(help="Real devices: cluster.yaml.")] = None,
+    wanted: Annotated[
+        str,
+        typer.Option("--output", help="What nodes send: full, logits, top_k:10, pooled, ..."),
+    ] = "full",
     top: Annotated[int, typer.Option(help="Answers per input.")] = 5,
     repeat: Annotated[int, typer.Option(help="Run so often; the median is shown.")] = 1,
     dtype: Annotated[str, typer.Option(help="Dtype of the weights.")] = "float32",
@@ -68,6 +74,7 @@ def run(
     """Run MODEL once on all inputs as one batch; print its answers and what they cost."""
     check_at_least(1, {"--top": top, "--repeat": repeat})
     option = _read_plan(plan, perf, objective, max_accuracy_drop, point_estimate)
+    form = OutputForm.parse(wanted)
     target = read_target(cluster, needed=option.nodes, nodes=nodes, threads=threads, link=link)
     if option.perf:  # whoever is there will do
         target = replace(target, needed=1)
@@ -75,7 +82,7 @@ def run(
     paths = [*(inputs or ()), *(files or ())]
     _check_cheaply(paths, text or (), dtype)
     with output.progress(f"reading {model}"):
-        request = _prepare(model, paths, text or (), placed)
+        request = _prepare(model, paths, text or (), placed, form)
     with output.progress(f"opening {target}"):
         opened = target.open()
     with opened as live:
@@ -149,33 +156,40 @@ class _Request:
 
     info: ModelInfo
     names: tuple[str, ...]
+    form: OutputForm
     inputs: dict[str, Any]
     tokenizer: Any = None
 
 
-def _prepare(model: str, paths: Sequence[Path], texts: Sequence[str], plan: Plan) -> _Request:
+def _prepare(
+    model: str, paths: Sequence[Path], texts: Sequence[str], plan: Plan, form: OutputForm
+) -> _Request:
     """Read the model's configuration and the inputs; check all that needs no node."""
     from prism.engine.strategies import STRATEGIES
     from prism.models import processing
     from prism.models.inputs import check_inputs
     from prism.models.load import describe
+    from prism.models.outputs import settle_form
 
     output.quiet_libraries()
     info = describe(model)
     _check_weights(info)
+    form = settle_form(info, form)
     if processing.reads_images(info):
         if texts:
             raise RequestError(f"{model} reads images, not --text {texts[0]!r}; use --input")
         images = [processing.read_image(path) for path in paths]
-        request = _Request(info, tuple(map(str, paths)), processing.image_inputs(info, images))
+        names = tuple(map(str, paths))
+        request = _Request(info, names, form, processing.image_inputs(info, images))
     else:
         tokenizer = processing.tokenizer_of(info)
         contents = [*(processing.read_text(path) for path in paths), *texts]
         names = (*map(str, paths), *texts)
         made: dict[str, Any] = {**processing.text_inputs(info, tokenizer, contents)}
-        if info.family.tail_rows and bool(made["attention_mask"].all()):
+        keeps = "logits_to_keep" in inspect.signature(info.architecture.forward).parameters
+        if keeps and info.family.tail_rows and bool(made["attention_mask"].all()):
             made["logits_to_keep"] = 1  # only the last token's answer is shown
-        request = _Request(info, names, made, tokenizer)
+        request = _Request(info, names, form, made, tokenizer)
     _, length = check_inputs(info, request.inputs)
     STRATEGIES[plan.strategy].check(info, plan, request.inputs, length)
     return request
@@ -219,7 +233,7 @@ def _run_repeatedly(
     records = []
     with output.progress(f"running {option}"):
         for _ in range(repeat):
-            answer = model(plan=str(option), **request.inputs)
+            answer = model(plan=str(option), output=request.form, **request.inputs)
             assert model.last_record is not None
             records.append(model.last_record)
     return _Outcome(answer, tuple(records), model.last_decision)
@@ -236,10 +250,14 @@ def _report(
     results: list[dict[str, Any]] = [{"input": name} for name in request.names]
     for result, row in zip(results, best or (), strict=False):
         result["predictions"] = [asdict(prediction) for prediction in row]
+    if request.form.kind == "pooled":
+        for result, vector in zip(results, outcome.answer.tolist(), strict=True):
+            result["embedding"] = vector
     return {
         "model": request.info.source,
         "architecture": request.info.architecture.__name__,
         "dtype": dtype,
+        "output": str(request.form),
         "nodes": list(target.names),
         "link": {"shape": target.link, "kind": output.EMULATED} if target.emulated else None,
         "results": results,
@@ -258,7 +276,9 @@ def _print_report(request: _Request, report: dict[str, Any], outcome: _Outcome) 
             shown = f"score {each['score']:.4g}" if chance is None else f"{chance:7.2%}"
             label = repr(each["label"]) if request.tokenizer else each["label"]
             print(f"  {shown}  {label}")
-    if "predictions" not in report["results"][0]:
+        if "embedding" in result:
+            print(f"  {output.vector_line(result['embedding'])}")
+    if not {"predictions", "embedding"} & report["results"][0].keys():
         for name, shape in report["output_shapes"].items():
             print(f"  {name}: {' x '.join(map(str, shape))}")
     print()

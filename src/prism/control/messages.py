@@ -171,7 +171,8 @@ class Run(_Message):
         request: number of the request; answers repeat it.
         model: number of the model.
         plan: in its text form.
-        length: tokens per sample; inputs and plan have been checked.
+        length: tokens per sample; inputs, plan and output have been checked.
+        output: the form of the output that is wanted, in its text form.
         inputs: what `codec.pack` said of them.
         epoch: of the group that a sequence plan runs in.
         timeout_s: longest wait for one exchange.
@@ -184,6 +185,7 @@ class Run(_Message):
     model: int
     plan: str
     length: int
+    output: str = "full"
     inputs: Any
     epoch: int | None = None
     timeout_s: float

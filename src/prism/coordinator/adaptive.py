@@ -13,6 +13,7 @@ from prism.errors import PlanError
 from prism.perfmap import ClusterIdentity, NodeInfo, PerformanceMap
 from prism.plan import Objective, Plan
 from prism.planner import (
+    WHOLE,
     ComputeEstimate,
     CostModel,
     Decision,
@@ -23,6 +24,7 @@ from prism.planner import (
     LinkSample,
     Load,
     Planner,
+    Wanted,
 )
 from prism.record import LinkState, RunRecord
 
@@ -53,7 +55,7 @@ class Adaptive:
     ) -> None:
         perf.check(identity)
         self._model = CostModel(perf)
-        self._planner = Planner(self._model)
+        self._planners = {WHOLE: Planner(self._model)}
         self._objective = objective or Objective()
         self._allow = None if allow is None else tuple(allow)
         self._nodes = {node.name: node for node in perf.nodes}
@@ -80,6 +82,7 @@ class Adaptive:
         objective: Objective | None = None,
         load: Load | None = None,
         backoff: Mapping[str, str] | None = None,
+        wanted: Wanted = WHOLE,
     ) -> Decision:
         """Return the plan for one request, and the field it was chosen from.
 
@@ -91,13 +94,14 @@ class Adaptive:
             objective: instead of the one given at first.
             load: what the nodes still have to do.
             backoff: why plans, by shape, and nodes are left alone for now.
+            wanted: the form of output that the request wants.
         """
         known = [name for name in alive if name in self._nodes]
         if not known:
             missing = LeftOut("auto", f"the map covers none of {', '.join(alive)}")
             return Decision(Plan("local", (alive[0],)), (alive[0],), 0.0, (), (missing,))
         with self._lock:
-            return self._planner.decide(
+            return self._planner_for(wanted).decide(
                 batch,
                 length,
                 self._live_links(),
@@ -110,15 +114,22 @@ class Adaptive:
             )
 
     def predicted_s(
-        self, plan: Plan, nodes: Sequence[str], batch: int, length: int, now_s: float
+        self,
+        plan: Plan,
+        nodes: Sequence[str],
+        batch: int,
+        length: int,
+        now_s: float,
+        wanted: Wanted = WHOLE,
     ) -> float | None:
         """Return what a plan is predicted to take now; None where the map does not cover it."""
         if not set(nodes) <= set(self._nodes):
             return None
         with self._lock:
             links, slowdown = self._live_links(), self._slowdown(now_s)
+            model = self._planner_for(wanted).model
         try:
-            return self._model.predict(plan, batch, length, links, slowdown).total_s
+            return model.predict(plan, batch, length, links, slowdown).total_s
         except PlanError:
             return None
 
@@ -209,6 +220,12 @@ class Adaptive:
         sample = LinkSample(8.0 * nbytes, transfer_s + latency_s)
         with self._lock:
             self._links[helper] = self._links[helper].with_probe(sample, latency_s, now_s)
+
+    def _planner_for(self, wanted: Wanted) -> Planner:
+        """Return what chooses for a form of output; each form has its own best plans."""
+        if wanted not in self._planners:
+            self._planners[wanted] = Planner(CostModel(self._model.map, wanted))
+        return self._planners[wanted]
 
     def _live_links(self) -> Links:
         states = {name: estimate.state for name, estimate in self._links.items()}

@@ -16,10 +16,13 @@ from prism.coordinator.coordinator import Coordinator
 from prism.coordinator.deadlines import Deadline
 from prism.coordinator.parcels import Codings, parcels_of
 from prism.coordinator.recovery import Placed
-from prism.engine.strategies import STRATEGIES, Placement
+from prism.engine.strategies import STRATEGIES
+from prism.engine.strategy import Placement
 from prism.engine.waiting import Report
 from prism.errors import ModelFailed
 from prism.models.load import ModelInfo
+from prism.models.outputs import as_answer
+from prism.output_form import FULL, OutputForm
 from prism.record import RunRecord
 
 
@@ -33,6 +36,7 @@ class Work:
         inputs: the model's inputs by name.
         batch: samples.
         length: tokens per sample.
+        output: the form of the output that is wanted, from `settle_form`.
     """
 
     model: int
@@ -40,6 +44,7 @@ class Work:
     inputs: Mapping[str, Any]
     batch: int
     length: int
+    output: OutputForm = FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Answer:
     """What an attempt gave.
 
     Attributes:
-        output: the model's usual output.
+        output: the model's usual output, or what was wanted of it.
         record: rank 0's, its total spanning the whole attempt; `per_node` has the others.
         begun_s: when the attempt began, on `time.monotonic()`.
     """
@@ -62,7 +67,7 @@ class _Reply:
     """A node's answer.
 
     Attributes:
-        output: the model's; None on helpers of a sequence plan.
+        output: as it travelled; None on helpers of a sequence plan.
         report: what it cost there, and when.
     """
 
@@ -122,7 +127,7 @@ class Dispatcher:
             self._give_up(call, placed, parts, replies, in_step=in_step)
             raise
         outputs = [replies[name].output for name in parts if replies[name].output is not None]
-        output = strategy.join(outputs)
+        output = as_answer(work.output, strategy.join(outputs))
         ended_s = time.monotonic()
         first, *others = (replies[name].report for name in parts)
         prepared_s = sent[first.record.node].at_s - started_s
@@ -166,6 +171,7 @@ class Dispatcher:
                 model=work.model,
                 plan=str(placed.plan),
                 length=work.length,
+                output=str(work.output),
                 inputs=first.description,
                 epoch=epoch,
                 timeout_s=timeout_s,

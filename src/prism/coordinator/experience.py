@@ -15,7 +15,7 @@ from prism.coordinator.deadlines import Deadline, Expectation, RunTimes
 from prism.coordinator.dispatch import Work
 from prism.coordinator.recovery import Placed
 from prism.errors import ClusterError, DeadlineExceeded, NodeFailed
-from prism.planner import ImageCoding
+from prism.planner import ImageCoding, Wanted
 from prism.record import RunRecord
 
 # What a request holds its nodes for when nobody knows better.
@@ -103,7 +103,12 @@ class Experience:
         predicted_s = None
         if self.adaptive is not None:
             predicted_s = self.adaptive.predicted_s(
-                placed.plan, placed.nodes, work.batch, work.length, time.monotonic()
+                placed.plan,
+                placed.nodes,
+                work.batch,
+                work.length,
+                time.monotonic(),
+                Wanted.of(work.output),
             )
         with self._lock:
             return self._times.expected(placed.key, work.batch, work.length, predicted_s)

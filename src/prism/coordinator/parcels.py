@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prism.control import codec, messages
-from prism.engine.strategies import Placement, Strategy
+from prism.engine.strategy import Placement, Strategy
 from prism.models.inputs import main_input
 from prism.models.load import ModelInfo
 from prism.planner import ImageCoding

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from prism.engine.arriving import Rest
-from prism.engine.strategies import STRATEGIES, Job, Ran
+from prism.engine.strategies import STRATEGIES
+from prism.engine.strategy import Job, Ran
 from prism.errors import ModelFailed, NodeFailed, PrismError
 from prism.models.backends import EAGER, Backend
 from prism.models.inputs import main_input, prepare
 from prism.models.instrument import BeforeBlock, Instrumented, never
 from prism.models.load import LoadedModel
+from prism.models.outputs import Reduction
+from prism.output_form import FULL, OutputForm
 from prism.partition.forward_pass import ForwardPass, PassComplete
 from prism.plan import Plan
 from prism.record import RunRecord
@@ -32,7 +36,8 @@ class Execution:
     """One run on one node.
 
     Attributes:
-        output: the model's usual ModelOutput; None on helpers of a sequence plan.
+        output: the model's usual ModelOutput, or what was wanted of it; None on helpers of a
+            sequence plan.
         record: what it cost here.
         first_wait_s: part of its `comm_s` that went by before any peer's first frame.
     """
@@ -64,7 +69,9 @@ class Engine:
         self.loaded = loaded
         self.node = node
         self.backend = backend.name
+        self._backend = backend
         self._call = backend.prepare(loaded)
+        self._call_base: Callable[..., Any] | None = None
         self._instrumented = Instrumented(loaded.model, loaded.info.family)
         self._main_input = main_input(loaded.info)
         self.device = next(loaded.model.parameters()).device
@@ -76,6 +83,7 @@ class Engine:
         plan: Plan,
         *,
         length: int,
+        output: OutputForm = FULL,
         transport: Transport | None = None,
         timeout_s: float = 60.0,
         should_cancel: Callable[[], bool] = never,
@@ -90,6 +98,7 @@ class Engine:
             inputs: the model's inputs, what `Strategy.place` gave this node of them.
             plan: `sequence` is split over `transport`; `local` and `batch` run what is given.
             length: tokens per sample, for the record.
+            output: the form of the output, from `settle_form`.
             transport: connects the nodes of a sequence plan, in the plan's order.
             timeout_s: longest wait for one exchange.
             should_cancel: asked before every block; True ends the request.
@@ -106,7 +115,9 @@ class Engine:
         exchanges of this request were over here: then it stays in step and serves the next.
         """
         started_s = time.perf_counter()
-        job = Job(plan, inputs, length, transport, timeout_s, should_cancel, whole_shape, rest)
+        job = Job(
+            plan, inputs, length, output, transport, timeout_s, should_cancel, whole_shape, rest
+        )
         ran = STRATEGIES[plan.strategy].run(self, job)
         total_s = time.perf_counter() - started_s
         batch = int(inputs[self._main_input].shape[0]) + (rest.rows if rest else 0)
@@ -118,14 +129,16 @@ class Engine:
         inputs: Mapping[str, Any],
         forward_pass: ForwardPass | None,
         should_cancel: Callable[[], bool],
+        reduction: Reduction,
         before_block: BeforeBlock | None = None,
     ) -> Any:
-        """Return what the model makes of checked inputs; None where its blocks are left early.
+        """Return what becomes of the model's output; None where its blocks are left early.
 
         Args:
             inputs: as the caller gave them.
             forward_pass: decides what the blocks compute; None = what plain transformers would.
             should_cancel: asked before every block.
+            reduction: makes the wanted form of the output.
             before_block: see `Instrumented.running`.
 
         Raises:
@@ -136,7 +149,7 @@ class Engine:
             running = self._instrumented.running(forward_pass, should_cancel, before_block)
             with torch.inference_mode(), running:
                 try:
-                    output = self._call(**prepared)
+                    output = reduction(self._called(prepared, reduction.base_only))
                 except PassComplete:
                     output = None
                 if self.device.type == "cuda":
@@ -146,6 +159,16 @@ class Engine:
             raise
         except Exception as error:
             raise _as_prism_error(error) from error
+
+    def _called(self, prepared: Mapping[str, Any], base_only: bool) -> Any:
+        """Call the model, or only what is below its head, with the inputs that this takes."""
+        if not base_only:
+            return self._call(**prepared)
+        base: Any = self.loaded.model.base_model
+        if self._call_base is None:
+            self._call_base = self._backend.prepare(replace(self.loaded, model=base))
+        known = inspect.signature(base.forward).parameters
+        return self._call_base(**{key: prepared[key] for key in prepared if key in known})
 
     def staging_for(self, transport: Transport) -> Staging:
         """Return the frames for transports with this header, kept so that they are reused."""

@@ -53,10 +53,14 @@ class SequencePass(ForwardPass):
         real_BN: True where a token is real; None when all are.
         first_rows: rows of the output that the model head needs, from the first; None = all.
         last_rows: likewise from the last. At most one of the two is given.
+        parts: each rank keeps its output rows, makes so many of them, of the same width, and calls
+            `gather`; 0 = the output rows themselves go to rank 0.
         timeout_s: longest wait for one exchange.
 
     Attributes:
         standardised: see `ForwardPass`.
+        own: positions computed here.
+        length: positions per sample.
         output_s: time rank 0 waited for the other ranks' output rows.
         over: whether every exchange of this pass has ended here, in both directions.
     """
@@ -75,6 +79,7 @@ class SequencePass(ForwardPass):
         real_BN: torch.Tensor | None = None,
         first_rows: int | None = None,
         last_rows: int | None = None,
+        parts: int = 0,
         timeout_s: float,
     ) -> None:
         self.output_s = 0.0
@@ -104,6 +109,9 @@ class SequencePass(ForwardPass):
         # Whose rows nobody asks for: such a helper ends before the last block's attention.
         self._idle = {rank for rank, span in enumerate(self._needed) if rank != 0 and not span.size}
         self._batch = batch
+        self._parts = parts
+        self.own = self._view.own
+        self.length = length
         self._pruned: tuple[torch.Tensor, slice] | None = None
 
     def begin(self) -> None:
@@ -193,16 +201,26 @@ class SequencePass(ForwardPass):
 
     @override
     def leave(self, hidden_BnD: torch.Tensor) -> torch.Tensor:
+        if self._parts:
+            return hidden_BnD
         own = hidden_BnD
         if self._pruned is None:
             own = hidden_BnD[:, _within(self._needed[self._rank], self._view.own)]
+        return self.gather(own)
+
+    def gather(self, own_BnD: torch.Tensor) -> torch.Tensor:
+        """Return own rows followed by those of the other ranks, on rank 0.
+
+        Raises:
+            PassComplete: this place is not rank 0; its part is done.
+        """
         if self._rank != 0:
-            self._end(own, [0] if own.shape[1] else [])
+            self._end(own_BnD, [0] if own_BnD.shape[1] else [])
         waited_s = self._counters.comm_s
-        others = self._exchange.collect(self._output_key, own)
+        others = self._exchange.collect(self._output_key, own_BnD)
         self.output_s = self._counters.comm_s - waited_s
         self._finish()
-        return own if others is None else torch.cat([own, others], dim=1)
+        return own_BnD if others is None else torch.cat([own_BnD, others], dim=1)
 
     def _rows(self, hidden_BnD: torch.Tensor, standardise: Standardise) -> torch.Tensor:
         """Return the form of a block's input that is averaged, and judged for similarity."""
@@ -245,8 +263,8 @@ class SequencePass(ForwardPass):
             self._exchange.expect(key, {rank: self._shape_from(rank) for rank in sources})
         elif self._rank == 0:
             helpers = [rank for rank in range(1, self._plan.size) if rank not in self._idle]
-            width = self._shape.hidden
-            shapes = {rank: (self._batch, self._needed[rank].size, width) for rank in helpers}
+            rows = {rank: self._parts or self._needed[rank].size for rank in helpers}
+            shapes = {rank: (self._batch, rows[rank], self._shape.hidden) for rank in helpers}
             self._exchange.expect(self._output_key, shapes)
 
     def _send(self, key: int, rows_BnE: torch.Tensor, judged_by: torch.Tensor) -> None:

@@ -7,183 +7,28 @@ booked. Nothing outside this table asks a plan for its strategy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from typing_extensions import override
 
-from prism.engine.arriving import Rest, run_arriving
+from prism.engine.arriving import run_arriving
+from prism.engine.pooling import PooledParts
 from prism.engine.rows import join_rows, rows_of
 from prism.engine.sequence import SequencePass
+from prism.engine.strategy import Inputs, Job, Placement, Ran, Runner, Strategy
 from prism.engine.waiting import Report, book_end, book_last_rows, book_late_peers
 from prism.models.inputs import check_partition, main_input, token_mask
 from prism.models.instrument import BeforeBlock
-from prism.models.load import LoadedModel, ModelInfo
+from prism.models.load import ModelInfo
+from prism.models.outputs import Reduction
 from prism.models.own_input import can_be_cut, cut, embedding_only, restore
-from prism.partition.forward_pass import ForwardPass
-from prism.partition.own_input import travels_in_parts
+from prism.partition.own_input import rows_ahead, travels_in_parts
 from prism.partition.spans import Span, rows, spans
 from prism.plan import Plan
 from prism.record import RunRecord
-from prism.transport.base import Transport
-from prism.transport.staging import Staging
-
-Inputs = Mapping[str, Any]
-# A row of fewer bytes, such as a text, is not worth a message of its own.
-_ROW_BYTES = 16_000
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One batch as one node is given it.
-
-    Attributes:
-        plan: how it is run.
-        inputs: checked; what `Strategy.place` made for this node.
-        length: tokens per sample.
-        transport: connects the plan's nodes in its order; None where they exchange nothing.
-        whole_shape: see `Placement`.
-        rest: rows that follow those of `inputs`; see `Strategy.sent_first`.
-        timeout_s: longest wait for one exchange.
-        should_cancel: whether nobody waits for the answer any more.
-    """
-
-    plan: Plan
-    inputs: Inputs
-    length: int
-    transport: Transport | None
-    timeout_s: float
-    should_cancel: Callable[[], bool]
-    whole_shape: Shape | None = None
-    rest: Rest | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """What the nodes of a plan are given.
-
-    Attributes:
-        inputs: by node, the same object where they are the same; a node with nothing to do is
-            left out.
-        whole_shape: shape of the main input, where all nodes but the first are given only the part
-            that their own positions are made of; None where nothing is cut by positions.
-    """
-
-    inputs: Mapping[str, Inputs]
-    whole_shape: Shape | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a node computed, and what of its time was no computing; see `RunRecord`."""
-
-    output: Any
-    staging_s: float = 0.0
-    comm_s: float = 0.0
-    input_s: float = 0.0
-    output_s: float = 0.0
-    bytes_sent: int = 0
-    messages: int = 0
-    first_wait_s: float = 0.0
-
-
-class Runner(Protocol):
-    """What a strategy needs of a loaded model on this node; the engine is one.
-
-    Attributes:
-        loaded: the model.
-        device: where it lives.
-    """
-
-    loaded: LoadedModel
-    device: torch.device
-
-    def forward(
-        self,
-        inputs: Inputs,
-        forward_pass: ForwardPass | None,
-        should_cancel: Callable[[], bool],
-        before_block: BeforeBlock | None = None,
-    ) -> Any:
-        """Return what the model makes of checked inputs, its blocks as the pass says."""
-
-    def staging_for(self, transport: Transport) -> Staging:
-        """Return the frames for such a transport, kept so that they are reused."""
-
-    def drop_frames(self) -> None:
-        """Take new frames from now on: a failed transport may still hold the old ones."""
-
-
-class Strategy(Protocol):
-    """One way to use several nodes."""
-
-    def check(self, info: ModelInfo, plan: Plan, inputs: Inputs, length: int) -> None:
-        """Check that a plan can serve a request that fits the model.
-
-        Args:
-            info: the model.
-            plan: of this strategy.
-            inputs: checked by `models.inputs.check_inputs`.
-            length: tokens per sample.
-
-        Raises:
-            PlanError: the plan does not fit the model.
-            RequestError: the plan does not fit the request.
-        """
-
-    def place(
-        self, info: ModelInfo, plan: Plan, nodes: Sequence[str], inputs: Inputs, length: int
-    ) -> Placement:
-        """Return what each node is given to compute on, in the order of `nodes`.
-
-        Args:
-            info: the model.
-            plan: of this strategy.
-            nodes: names of its nodes, rank 0 first.
-            inputs: the whole request, checked.
-            length: tokens per sample.
-        """
-
-    def sent_first(self, info: ModelInfo, inputs: Inputs) -> tuple[Inputs, Inputs] | None:
-        """Cut what a node is given in two, so that it can begin while the second part travels.
-
-        Args:
-            info: the model.
-            inputs: what `place` gave it.
-
-        Returns:
-            What to send first, and the rest; None where it needs all to begin.
-        """
-
-    def run(self, runner: Runner, job: Job) -> Ran:
-        """Compute this node's part.
-
-        Raises:
-            Cancelled: nobody waits for it.
-            ModelFailed: the model raised.
-            NodeFailed: this machine failed.
-            PeerLost, DeadlineExceeded: a peer failed.
-        """
-
-    def join(self, outputs: Sequence[Any]) -> Any:
-        """Return the request's output from those of its nodes, in the order of `place`.
-
-        Raises:
-            RequestError: the model's outputs cannot be joined.
-        """
-
-    def settle(self, first: Report, others: Sequence[Report], ended_s: float) -> RunRecord:
-        """Return the first node's record with all waiting booked where it came from.
-
-        Args:
-            first: of the first node.
-            others: of the other nodes that took part.
-            ended_s: when the output was joined; from the first node's answer to here is added.
-        """
 
 
 class LocalStrategy(Strategy):
@@ -205,7 +50,8 @@ class LocalStrategy(Strategy):
 
     @override
     def run(self, runner: Runner, job: Job) -> Ran:
-        return Ran(runner.forward(job.inputs, None, job.should_cancel))
+        reduction = Reduction(runner.loaded.info, job.output, job.inputs)
+        return Ran(runner.forward(job.inputs, None, job.should_cancel, reduction))
 
     @override
     def join(self, outputs: Sequence[Any]) -> Any:
@@ -238,17 +84,20 @@ class BatchStrategy(LocalStrategy):
         main: torch.Tensor = inputs[name]
         row_bytes = main[0].numel() * main.itemsize
         # Other inputs, such as a mask or labels, tell the model of all rows at once.
-        if len(inputs) > 1 or len(main) < 2 or row_bytes < _ROW_BYTES:
+        ahead = rows_ahead(len(main), row_bytes)
+        if len(inputs) > 1 or ahead == len(main):
             return None
-        return {name: main[:1]}, {name: main[1:]}
+        return {name: main[:ahead]}, {name: main[ahead:]}
 
     @override
     def run(self, runner: Runner, job: Job) -> Ran:
         if job.rest is None:
             return super().run(runner, job)
 
+        reduction = Reduction(runner.loaded.info, job.output, job.inputs)
+
         def forward(inputs: Inputs, before_block: BeforeBlock | None) -> Any:
-            return runner.forward(inputs, None, job.should_cancel, before_block)
+            return runner.forward(inputs, None, job.should_cancel, reduction, before_block)
 
         output = run_arriving(forward, job.inputs, job.rest)
         return Ran(output, input_s=job.rest.waited_s)
@@ -292,7 +141,8 @@ class SequenceStrategy(LocalStrategy):
         info = runner.loaded.info
         own = _own_part(job)
         inputs = job.inputs if own is None else _restored(info, job, own)
-        keep = job.inputs.get("logits_to_keep")
+        reduction = Reduction(info, job.output, job.inputs)
+        needed = reduction.rows()
         forward_pass = SequencePass(
             job.plan,
             info.shape,
@@ -303,15 +153,18 @@ class SequenceStrategy(LocalStrategy):
             device=runner.device,
             in_parts=job.whole_shape is not None,
             real_BN=token_mask(main_input(info), job.inputs.get("attention_mask")),
-            first_rows=1 if info.architecture.__name__ in info.family.first_row_classes else None,
-            last_rows=keep if info.family.tail_rows and isinstance(keep, int) and keep else None,
+            first_rows=needed.first,
+            last_rows=needed.last,
+            parts=needed.parts,
             timeout_s=job.timeout_s,
         )
+        if needed.parts:
+            reduction = PooledParts(info, job.output, job.inputs, forward_pass)
         only_own = nullcontext() if own is None else embedding_only(info, runner.loaded.model, own)
         try:
             forward_pass.begin()
             with only_own:
-                output = runner.forward(inputs, forward_pass, job.should_cancel)
+                output = runner.forward(inputs, forward_pass, job.should_cancel, reduction)
         except BaseException:
             if not forward_pass.over:
                 # The others wait for frames that will not come: the closed connection tells them.

@@ -7,8 +7,8 @@ vocabulary), so an answer keeps only what is compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from torch.nn import functional
 from prism.errors import RequestError
 from prism.models.inputs import main_input, token_mask
 from prism.models.load import ModelInfo
+from prism.models.outputs import Reduction, settle_form
+from prism.output_form import OutputForm
 from prism.perfmap.schema import AccuracyMetric
 
 
@@ -148,26 +150,20 @@ def _loss(logits_NV: torch.Tensor, ids_N: torch.Tensor, followed_n: torch.Tensor
 def _embedding(
     info: ModelInfo, output: Mapping[str, Any], inputs: Mapping[str, Any]
 ) -> torch.Tensor:
-    """Return the vector a caller would take for each sample, `(B, D)` of float32.
-
-    What the model projects to (`image_embeds`, `text_embeds`); for images what it pools, or else
-    the class token; otherwise the mean of the last hidden state over real tokens.
-    """
-    images = main_input(info) == "pixel_values"
-    names: Sequence[str] = ("image_embeds", "text_embeds", *(["pooler_output"] if images else []))
-    for name in names:
-        if output.get(name) is not None:
-            pooled: torch.Tensor = output[name]
-            return pooled.float()
-    hidden_BND = output.get("last_hidden_state")
-    if hidden_BND is None:
+    """Return the vector a caller gets of each sample as `pooled`, `(B, D)` of float32."""
+    try:
+        embedding_BD: torch.Tensor = Reduction(info, _pooled_form(info), inputs)(output)
+    except RequestError:
         raise RequestError(
             f"{info.architecture.__name__} gives {', '.join(output) or 'nothing'}, which holds "
             f"neither logits nor an embedding to compare"
-        )
-    if images and info.family.image_tokens:
-        first_BD: torch.Tensor = hidden_BND[:, 0]
-        return first_BD.float()
-    weights_BN1 = _real(info, inputs, hidden_BND[:, :, 0]).float()[:, :, None]
-    mean_BD: torch.Tensor = (hidden_BND.float() * weights_BN1).sum(1) / weights_BN1.sum(1)
-    return mean_BD
+        ) from None
+    return embedding_BD
+
+
+def _pooled_form(info: ModelInfo) -> OutputForm:
+    try:
+        return settle_form(info, OutputForm("pooled"))
+    except RequestError:
+        # Its files ask for more than pooling; what comes before that can be compared as well.
+        return settle_form(replace(info, files=""), OutputForm("pooled"))

@@ -27,6 +27,7 @@ from prism.errors import RequestError, UnsupportedModel
 from prism.models.families import image_size
 from prism.models.inputs import main_input
 from prism.models.load import ModelInfo
+from prism.models.outputs import TopK, top_k
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -214,38 +215,49 @@ def predictions(
         count: answers per input, at most.
         tokenizer: writes tokens as text; None writes them as numbers.
     """
-    logits = output.get("logits") if isinstance(output, ModelOutput) else None
-    if not isinstance(logits, torch.Tensor):
+    best = _best(info, output, count)
+    if best is None:
         return None
-    if logits.dim() == 2:
-        names = info.config.id2label
-        return [_best(info, row, count, lambda i: str(names.get(i, i))) for row in logits.float()]
-    if logits.dim() == 3 and info.family.causal:
-        rows = _last_rows(logits, inputs.get("attention_mask")).float()
-        return [_best(info, row, count, lambda i: _token(tokenizer, i)) for row in rows]
-    return None
+    values, indices, chances = best
+    names = info.config.id2label
+    of_tokens = values.dim() == 3
+    if of_tokens:
+        if not info.family.causal:
+            return None
+        at = _last_rows(values, inputs.get("attention_mask"))
+        values, indices = values[at], indices[at]
+        chances = None if chances is None else chances[at]
+
+    def prediction(row: int, rank: int) -> Prediction:
+        index = int(indices[row, rank])
+        label = _token(tokenizer, index) if of_tokens else str(names.get(index, index))
+        chance = None if chances is None else float(chances[row, rank])
+        return Prediction(index, label, float(values[row, rank]), chance)
+
+    ranks = range(min(count, values.shape[-1]))
+    return [[prediction(row, rank) for rank in ranks] for row in range(len(values))]
 
 
-def _best(info: ModelInfo, logits: torch.Tensor, count: int, label: Any) -> list[Prediction]:
-    chances: torch.Tensor | None = logits.softmax(-1)
-    if getattr(info.config, "problem_type", None) == "multi_label_classification":
-        chances = logits.sigmoid()
-    elif logits.shape[0] == 1:  # a regression: the softmax of one value says nothing
-        chances = None
-    best = logits.topk(min(count, logits.shape[0])).indices.tolist()
-    return [
-        Prediction(i, label(i), float(logits[i]), None if chances is None else float(chances[i]))
-        for i in best
-    ]
+def _best(info: ModelInfo, output: Any, count: int) -> TopK | None:
+    """Return the best of each row of logits; None for a model that gives no logits."""
+    if isinstance(output, TopK):
+        return output
+    logits = output.get("logits") if isinstance(output, ModelOutput) else None
+    if not isinstance(logits, torch.Tensor) or logits.dim() not in (2, 3):
+        return None
+    return top_k(info, logits.float(), count)
 
 
-def _last_rows(logits_BNV: torch.Tensor, mask_BN: torch.Tensor | None) -> torch.Tensor:
+def _last_rows(
+    values_BNk: torch.Tensor, mask_BN: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the index of each sample's last real row."""
+    batch, given = values_BNk.shape[:2]
+    samples = torch.arange(batch)
     if mask_BN is None:
-        return logits_BNV[:, -1]
-    last = mask_BN.long().sum(1) - 1
+        return samples, torch.full((batch,), given - 1)
     # A model asked for its last rows only (`logits_to_keep`) returns fewer than it was given.
-    last = last - (mask_BN.shape[1] - logits_BNV.shape[1])
-    return logits_BNV[torch.arange(len(last)), last]
+    return samples, mask_BN.long().sum(1) - 1 - (mask_BN.shape[1] - given)
 
 
 def _token(tokenizer: Any, index: int) -> str:
@@ -254,6 +266,8 @@ def _token(tokenizer: Any, index: int) -> str:
 
 def output_shapes(output: Any) -> dict[str, list[int]]:
     """Return the name and shape of every tensor a model returned."""
+    if isinstance(output, TopK):
+        output = output._asdict()
     values = output if isinstance(output, Mapping) else {"output": output}
     return {
         name: list(value.shape) for name, value in values.items() if isinstance(value, torch.Tensor)

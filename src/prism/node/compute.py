@@ -16,6 +16,7 @@ from prism.node.arriving import ArrivingRows
 from prism.node.groups import Groups
 from prism.node.loader import Loader
 from prism.node.tasks import Reply, Task, Tasks
+from prism.output_form import OutputForm
 from prism.plan import Plan
 from prism.record import RunRecord
 from prism.transport.base import Transport
@@ -82,6 +83,7 @@ class Computer:
                     inputs,
                     plan,
                     length=message.length,
+                    output=OutputForm.parse(message.output),
                     transport=transport,
                     timeout_s=message.timeout_s,
                     whole_shape=message.whole_shape,

@@ -5,18 +5,16 @@ Loading takes seconds; on a thread of its own it keeps no request waiting.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import queue
 import threading
 
-import torch
 from transformers.utils import logging as transformers_logging
 
 from prism.control import messages as control
 from prism.engine.engine import Engine
 from prism.errors import Cancelled, ClusterError
 from prism.models.load import LoadedModel, load
+from prism.node.memory import return_freed_memory
 from prism.node.tasks import Reply, Task, Tasks
 
 _CLOSE_TIMEOUT_S = 0.2
@@ -85,7 +83,7 @@ class Loader:
         while (item := self._queue.get()) is not None:
             if isinstance(item, Task):
                 self._tasks.carry_out(item, self._act)
-            _return_memory()
+            return_freed_memory()
 
     def _act(self, task: Task) -> Reply | None:
         message = task.message
@@ -107,14 +105,3 @@ class Loader:
 
 def _loaded(request: int, loaded: LoadedModel) -> Reply:
     return control.Loaded(request=request, fingerprint=loaded.fingerprint), ()
-
-
-def _return_memory() -> None:
-    """Give the memory of what was let go of back to the system."""
-    gc.collect()  # modules and their hooks refer to each other
-    torch.cuda.empty_cache()  # nothing where there is none
-    try:
-        trim = ctypes.CDLL(None).malloc_trim  # glibc keeps what is free otherwise
-    except (OSError, AttributeError):
-        return
-    trim(0)

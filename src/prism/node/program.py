@@ -23,6 +23,7 @@ from prism.node.compute import COMPUTED, Computer
 from prism.node.groups import Groups
 from prism.node.hardware import address_towards, facts_of, pick_device
 from prism.node.loader import Loader
+from prism.node.memory import keep_freed_memory
 from prism.node.tasks import Task, Tasks
 from prism.transport.factory import GlooFactory, TransportFactory
 
@@ -90,6 +91,7 @@ class Node:
         Raises:
             ClusterError: the coordinator refused this node.
         """
+        keep_freed_memory()
         self._loader.start()
         self._connection.serve(self)
         try:

@@ -1,15 +1,15 @@
 """The performance map: what every plan cost on one cluster, in a file a person can read.
 
-`schema` owns the entries and their validation, `performance` the map as a whole, `surface` the
-monotone interpolation between measured points, `files` reading and atomic writing, `coding` what
-compressing images costs.
+`schema` and `predicted` own the entries and their validation, `performance` the map as a whole,
+`surface` the monotone interpolation between measured points, `files` reading and atomic writing,
+`coding` what compressing images costs.
 """
 
 from prism.perfmap.coding import CodingTimes
 from prism.perfmap.performance import ClusterIdentity, PerformanceMap, load_example
+from prism.perfmap.predicted import HeldOut, LeftOutPoint
 from prism.perfmap.schema import (
     Accuracy,
-    HeldOut,
     MapLink,
     Measurement,
     NodeInfo,
@@ -23,6 +23,7 @@ __all__ = [
     "ClusterIdentity",
     "CodingTimes",
     "HeldOut",
+    "LeftOutPoint",
     "MapLink",
     "Measurement",
     "NodeInfo",

@@ -19,9 +19,9 @@ from prism.perfmap.checks import (
 )
 from prism.perfmap.coding import CodingTimes
 from prism.perfmap.files import format_document, parse_document, read_document, replace_file
+from prism.perfmap.predicted import HeldOut, LeftOutPoint
 from prism.perfmap.schema import (
     Accuracy,
-    HeldOut,
     MapLink,
     Measurement,
     NodeInfo,
@@ -59,6 +59,8 @@ class PerformanceMap:
         seconds_spent: duration of the whole profile.
         energy_scope: what `energy_j` covers, in words; empty = nobody measured.
         source: where the figures come from, in words.
+        left_out: points that did not fit into the profile's budget.
+        budget_s: of the profile; None = it had none.
         coding: of images on each node; empty = nobody measured, and images travel as they are.
     """
 
@@ -76,12 +78,16 @@ class PerformanceMap:
     seconds_spent: float = 0.0
     energy_scope: str = ""
     source: str = ""
+    left_out: tuple[LeftOutPoint, ...] = ()
+    budget_s: float | None = None
     coding: tuple[CodingTimes, ...] = ()
 
     def __post_init__(self) -> None:
         require_text("model_hash", self.model_hash)
         require_integer("passes", self.passes)
         require_number("seconds_spent", self.seconds_spent)
+        if self.budget_s is not None:
+            require_number("budget_s", self.budget_s)
         for name in ("date", "prism_version", "energy_scope", "source"):
             if not isinstance(getattr(self, name), str):
                 raise MapError(f"{name} must be a text, not {getattr(self, name)!r}")
@@ -163,7 +169,7 @@ class PerformanceMap:
         """Return plain JSON types."""
         header = {"format": FORMAT, "version": VERSION}
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        lists = ("nodes", "measurements", "accuracy", "held_out", "coding")
+        lists = ("nodes", "measurements", "accuracy", "held_out", "left_out", "coding")
         for name in ("model", "link", "payload"):
             values[name] = asdict(values[name])
         for name in lists:
@@ -196,6 +202,7 @@ class PerformanceMap:
             "measurements": tuple(map(Measurement.from_dict, _list(values, "measurements"))),
             "accuracy": tuple(build(Accuracy, entry) for entry in _list(values, "accuracy")),
             "held_out": tuple(build(HeldOut, entry) for entry in _list(values, "held_out")),
+            "left_out": tuple(build(LeftOutPoint, entry) for entry in _list(values, "left_out")),
             "coding": tuple(build(CodingTimes, entry) for entry in _list(values, "coding")),
         }
         return build(cls, {**values, **nested})

@@ -278,26 +278,3 @@ class Accuracy:
     def drop_upper(self) -> float:
         """The most that may be lost: the interval's upper end, or the drop where there is none."""
         return self.drop if self.drop_high is None else max(self.drop, self.drop_high)
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """A point that was measured but not used, beside what the map predicted for it."""
-
-    plan: str
-    batch: int
-    length: int
-    predicted_s: float
-    measured_s: float
-
-    def __post_init__(self) -> None:
-        require_shape("held-out plan", self.plan)
-        require_integer(f"held-out batch of {self.plan}", self.batch, 1)
-        require_integer(f"held-out length of {self.plan}", self.length, 1)
-        require_number(f"held-out predicted_s of {self.plan}", self.predicted_s)
-        require_number(f"held-out measured_s of {self.plan}", self.measured_s, low=1e-12)
-
-    @property
-    def error(self) -> float:
-        """Relative error of the prediction; negative = too optimistic."""
-        return self.predicted_s / self.measured_s - 1.0

@@ -7,6 +7,7 @@ measured plans and `shares` splits by rows; `coverage` and `cost_model` gather b
 whether images are compressed on their way.
 """
 
+from prism.planner.answers import WHOLE, Wanted
 from prism.planner.coding import ImageCoding
 from prism.planner.compute import ComputeEstimate
 from prism.planner.cost import Cost
@@ -36,6 +37,8 @@ __all__ = [
     "Load",
     "Planner",
     "Sweep",
+    "WHOLE",
+    "Wanted",
     "crossover_bps",
     "decide",
     "solve_shares",

@@ -12,8 +12,8 @@ At the measured link every prediction equals the measurement. From there two mod
   transfer of inputs to the helpers is treated alike: all of its bytes scale, whatever part was
   waited for.
 - `blocking` maps, the paper's among them: all of the communication stood still. It is split into
-  bytes over bandwidth, at most what was measured, which scales with the link, and a fixed
-  remainder that does not. Nothing else is fitted. Input and output follow this model too.
+  bytes over bandwidth, at most what was measured, which scales with the link, and a fixed rest.
+  Input and output follow this model too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from prism.perfmap import MapLink, Measurement, Payload, Surface
 from prism.plan import ModelShape, Plan
+from prism.planner.answers import WHOLE, Wanted
 from prism.planner.link_estimate import LinkSample
 from prism.planner.link_part import LinkPart, LinkTime
 from prism.planner.strategies import strategy_of
@@ -79,8 +80,16 @@ class PlanCost:
         model: ModelShape,
         link: MapLink,
         payload: Payload,
+        wanted: Wanted = WHOLE,
     ) -> None:
         """Take all measurements of one shape, and from the map what they were measured with.
+
+        Args:
+            entries: of one shape; their outputs were whole.
+            model: of the map.
+            link: of the map.
+            payload: of the map.
+            wanted: the form of output to predict for.
 
         Raises:
             RequestError: a point is too short for the plan's nodes.
@@ -92,6 +101,7 @@ class PlanCost:
         self._link = link
         self._measured = link.state()
         self._payload = payload
+        self._wanted = wanted
         self._exchanges = exchange_count(self.plan, model, link)
         self._compute = _surface(entries, lambda entry: entry.compute_s.median)
         self._staging = _surface(entries, lambda entry: entry.staging_s.median)
@@ -226,11 +236,10 @@ class PlanCost:
         return LinkTime(measured.comm_s, bits, self._exchanges, slack_s)
 
     def _input_time(self, measured: Cost, batch: int, length: int) -> LinkTime:
-        size = self._strategy.input_bytes(self.plan, self._model, self._payload, batch, length)
-        bits = 8 * size
+        bits = 8 * self._strategy.input_bytes(self.plan, self._model, self._payload, batch, length)
         if self._link.exchange == "blocking":
             return self._moved(measured.input_s, bits, 1)
-        if not size:
+        if not bits:
             return LinkTime(measured.input_s)
         # With lag the first node computes a block more before it waits for a helper that started
         # late.
@@ -242,8 +251,12 @@ class PlanCost:
         return LinkTime(measured.input_s, bits, 1, slack_s)
 
     def _output_time(self, measured: Cost, batch: int, length: int) -> LinkTime:
-        size = self._strategy.output_bytes(self.plan, self._model, self._payload, batch, length)
-        return self._moved(measured.output_s, 8 * size, 1)
+        whole, wanted = (
+            self._strategy.output_bytes(self.plan, self._model, self._payload, form, batch, length)
+            for form in (WHOLE, self._wanted)
+        )
+        time = self._moved(measured.output_s, 8 * whole, 1)
+        return time.less(time.bits * (1 - wanted / whole), self._measured) if whole else time
 
     def _moved(self, measured_s: float, bits: float, waits: int) -> LinkTime:
         """Split a time into what scales with the link and what does not."""

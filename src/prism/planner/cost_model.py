@@ -12,6 +12,7 @@ from typing import NamedTuple
 from prism.errors import PlanError
 from prism.perfmap import Accuracy, PerformanceMap
 from prism.plan import Plan
+from prism.planner.answers import WHOLE, Wanted
 from prism.planner.cost import Cost
 from prism.planner.coverage import Coverage, LeftOut, Prediction
 from prism.planner.link_estimate import LinkSample
@@ -50,14 +51,18 @@ class _Predictions(NamedTuple):
 class CostModel:
     """Predicts what plans cost, from one map."""
 
-    def __init__(self, perf: PerformanceMap) -> None:
+    def __init__(self, perf: PerformanceMap, wanted: Wanted = WHOLE) -> None:
         """Prepare a map for many predictions.
+
+        Args:
+            perf: the map.
+            wanted: the form of output that requests want.
 
         Raises:
             MapError: nobody measured `local`, with which every other plan is compared.
         """
         self.map = perf
-        self._coverage = Coverage(perf)
+        self._coverage = Coverage(perf, wanted)
         self._solved = SolvedSplits(self._coverage)
         self.first = self._coverage.first
         self._names = tuple(node.name for node in perf.nodes)
@@ -171,10 +176,17 @@ class CostModel:
         A stall for a helper that computed longer than its share is not the link's. A run that
         failed, exchanged nothing, or has a plan that the map lacks, says nothing.
         """
+        nodes = tuple(_computed_s(record))
         measured = self._coverage.by_shape.get(record.plan.shape)
+        late_s = self._late_s(record)
+        if measured is None:
+            measured = self._coverage.measured(record.plan, nodes)
+            late_s += self._coverage.longer_stalls_s(
+                record.plan, nodes, record.batch, record.length
+            )
         if measured is None or record.outcome != "ok":
             return None
-        return measured.link_sample(record, self._late_s(record))
+        return measured.link_sample(record, late_s)
 
     def timeout_sample(
         self,

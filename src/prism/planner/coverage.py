@@ -17,6 +17,7 @@ from typing import NamedTuple
 from prism.errors import MapError, PlanError
 from prism.perfmap import Accuracy, PerformanceMap
 from prism.plan import Plan
+from prism.planner.answers import WHOLE, Wanted
 from prism.planner.compression import Compressions
 from prism.planner.cost import Cost, PlanCost
 from prism.planner.links import Links
@@ -67,8 +68,8 @@ class Coverage:
         positions: predicts other splits by positions than the measured ones.
     """
 
-    def __init__(self, perf: PerformanceMap) -> None:
-        """Prepare a map.
+    def __init__(self, perf: PerformanceMap, wanted: Wanted = WHOLE) -> None:
+        """Prepare a map for requests that want outputs in one form.
 
         Raises:
             MapError: nobody measured `local`, with which every other plan is compared.
@@ -78,13 +79,14 @@ class Coverage:
         self._map = perf
         self.first = perf.nodes[0].name
         self.by_shape: Mapping[str, PlanCost] = {
-            shape: PlanCost(entries, perf.model, perf.link, perf.payload)
+            shape: PlanCost(entries, perf.model, perf.link, perf.payload, wanted)
             for shape, entries in perf.by_shape.items()
         }
         self.hardware = {node.name: (node.hardware, node.threads) for node in perf.nodes}
-        self.split = RowSplit(self.first, self._nodes_alone(), perf.payload)
-        self.positions = PositionSplit(perf.model, perf.link, perf.payload, self._alone_s)
-        self._together = self._costs_together()
+        alone = self._nodes_alone()
+        self.split = RowSplit(self.first, alone, wanted.payload(perf.payload, perf.model))
+        self.positions = PositionSplit(perf.model, perf.link, perf.payload, self._alone_s, wanted)
+        self._together = self._costs_together(RowSplit(self.first, alone, perf.payload))
         self.compressions = Compressions(perf.accuracy)
 
     def prediction(
@@ -162,6 +164,15 @@ class Coverage:
         factor = self._factor_together(plan, len(prediction.occupied))
         return cost._replace(compute_s=cost.compute_s * factor)
 
+    def longer_stalls_s(self, plan: Plan, nodes: tuple[str, ...], batch: int, length: int) -> float:
+        """Return how much longer rank 0 stalls than in the measured split, over the map's link."""
+        found = self.prediction(plan, nodes, batch, length)
+        if isinstance(found, LeftOut) or not found.measured:
+            return 0.0
+        links = Links(self._map.link.state())
+        as_measured = found.measured.at(batch, length, links.default)
+        return self.cost(found, batch, length, links, {}).comm_s - as_measured.comm_s
+
     def expected_compute_s(
         self, plan: Plan, nodes: Sequence[str], batch: int, length: int
     ) -> dict[str, float]:
@@ -227,8 +238,12 @@ class Coverage:
                 alone[name] = self.by_shape["local"]
         return alone
 
-    def _costs_together(self) -> dict[int, float]:
-        """Return, by number of nodes, how much slower a measured split was than a derived one."""
+    def _costs_together(self, whole: RowSplit) -> dict[int, float]:
+        """Return, by number of nodes, how much slower a measured split was than a derived one.
+
+        Args:
+            whole: derives splits whose outputs are whole, as those measured were.
+        """
         links = Links(self._map.link.state())
         names = tuple(self.hardware)
         factors = {}
@@ -239,7 +254,7 @@ class Coverage:
                 continue
             ratios = [
                 entry.total_s.median
-                / self.split.cost(
+                / whole.cost(
                     nodes, strategy.rows(plan, entry.batch), entry.length, links, {}
                 ).total_s
                 for entry in entries

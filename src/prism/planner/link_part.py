@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -31,11 +32,33 @@ class LinkTime(NamedTuple):
             longer_s = max(0.0, longer_s - self.slack_s)
         return max(0.0, self.measured_s + longer_s)
 
+    def doubled(self, measured: LinkState) -> LinkTime:
+        """Return the time for twice the rows on the measured link: twice the bits, no more waits.
+
+        What hides behind computation goes on hiding, since that doubles too.
+        """
+        longer_s = 0.0 if self.slack_s else self.bits / measured.bandwidth_bps
+        return self._replace(measured_s=self.measured_s + longer_s, bits=2 * self.bits)
+
+    def less(self, bits: float, measured: LinkState) -> LinkTime:
+        """Return the time without so many of its bits, over the measured link."""
+        shorter_s = min(self.measured_s, bits / measured.bandwidth_bps)
+        return self._replace(measured_s=self.measured_s - shorter_s, bits=self.bits - bits)
+
 
 class LinkPart:
     """One link-dependent part of a plan's cost, over all measured points."""
 
     def __init__(self, times: Mapping[tuple[int, int], LinkTime], measured: LinkState) -> None:
+        # One batch size alone would be continued in proportion, but latency is there once, however
+        # many rows.
+        batches = Counter(length for _, length in times)
+        more = {
+            (2 * batch, length): time.doubled(measured)
+            for (batch, length), time in times.items()
+            if batches[length] == 1
+        }
+        times = {**times, **more}
         self._times = times
         self._measured = measured
         self.as_measured = Surface({point: time.measured_s for point, time in times.items()})

@@ -8,17 +8,17 @@ what an exchange takes. The difference between two splits played so is added to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
-from itertools import permutations
 from typing import NamedTuple
 
-from prism.partition.spans import spans
 from prism.perfmap import MapLink, Payload
 from prism.plan import ModelShape, Plan
+from prism.planner.answers import WHOLE, Wanted
 from prism.planner.cost import NO_STALL_S, Cost, PlanCost
 from prism.planner.setting import Setting
+from prism.planner.shares import improved
 from prism.planner.steps import played
 from prism.planner.traffic import (
     cover_s,
@@ -63,8 +63,9 @@ class PositionSplit:
     Args:
         model: what a block's work depends on.
         link: as measured.
-        payload: bytes in and out.
+        payload: bytes in and out, of whole outputs.
         alone_s: returns how long a node computes (name, batch, length) alone.
+        wanted: the form of output that requests want.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class PositionSplit:
         link: MapLink,
         payload: Payload,
         alone_s: Callable[[str, int, int], float],
+        wanted: Wanted = WHOLE,
     ) -> None:
         self._model = model
         self._link = link
         self._payload = payload
         self._alone_s = alone_s
+        self._wanted = wanted
         self._moved = lru_cache(maxsize=_KEPT)(self._find_moved)
 
     def compute_s(
@@ -152,10 +155,8 @@ class PositionSplit:
             return self._ends_s(with_shares(measured.plan, shares), measured, base, setting)
 
         if known is None:
-            units = spans(100 // STEP_PERCENT, measured.plan.size, own)
-            best = tuple(float(STEP_PERCENT * span.size) for span in units)
-            while (found := min((best, *_neighbours(best)), key=ends_s)) != best:
-                best = found
+            units = sizes_of(measured.plan, 100 // STEP_PERCENT)
+            best = _percent(improved(units, lambda split: ends_s(_percent(split)), least=1))
         else:
             best = min((own, *known), key=ends_s)
         return Solution(best, (ends_s(own) - ends_s(best)) / base.total_s)
@@ -164,15 +165,28 @@ class PositionSplit:
         """Whether all nodes of the measured split are busy to the end anyway.
 
         Then the one that begins last sets the pace, and a smaller share of its would cost more in
-        every block than it gains in the first. Not so where rank 0 need not wait for it before the
-        end: in a causal model, or for the output rows.
+        every block than it gains in the first. Not so where rank 0 waits for it at the end.
         """
         nodes, batch, length, _, slowdown = setting
-        if self._model.causal or needs_all_rows(self._model, self._payload, length):
+        if self._gathers(length):
             return False
         computed_s = self.compute_s(measured.plan, measured, nodes, batch, length)
         paces = [each * slow for each, slow in zip(computed_s, slowdown, strict=True)]
         return max(paces) <= (1 + _ALIKE) * min(paces)
+
+    def _gathers(self, length: int) -> bool:
+        """Whether rank 0 needs something of the others' rows: of causal ones the last, at least."""
+        all_rows = needs_all_rows(self._model, self._payload, length)
+        return self._model.causal or all_rows or not self._wanted.gathers_rows
+
+    def _outputs(self, plan: Plan, batch: int, length: int) -> list[float]:
+        """Return the bytes that each helper sends at the end."""
+        if not self._wanted.gathers_rows:
+            pooled = self._wanted.payload(self._payload, self._model).outputs(batch, length)
+            return [pooled] * (plan.size - 1)
+        if needs_all_rows(self._model, self._payload, length):
+            return output_row_bytes(plan, self._model, batch, length)
+        return [0.0] * (plan.size - 1)  # but for the last position's
 
     def _ends_s(self, plan: Plan, measured: PlanCost, base: Cost, setting: Setting) -> float:
         """Return when rank 0 has everything that its model head needs, from when it began."""
@@ -187,9 +201,9 @@ class PositionSplit:
         begins_s = [0.0, *(way.latency_s + bits / way.bandwidth_bps for way in ways)]
         exchange_s = self._exchange_s(plan, measured, base, setting)
         ends_s = played(plan, self._model, block_s, begins_s, exchange_s)
-        if not needs_all_rows(self._model, self._payload, length):
+        if not self._gathers(length):
             return ends_s[0]
-        outputs = output_row_bytes(plan, self._model, batch, length)
+        outputs = self._outputs(plan, batch, length)
         came_s = [
             end_s + 8.0 * nbytes / way.bandwidth_bps + way.latency_s
             for way, end_s, nbytes in zip(ways, ends_s[1:], outputs, strict=True)
@@ -210,12 +224,13 @@ class PositionSplit:
             )
             for each in (measured.plan, plan)
         )
-        computed_s = self.compute_s(measured.plan, measured, nodes, batch, length)
-        cover = cover_s(plan, self._model, max(computed_s))
-        stalls_s = base.comm_s - (max(computed_s) - computed_s[0])
         count = exchange_count(plan, self._model, self._link)
-        hidden = stalls_s <= count * NO_STALL_S
-        so_far_s = min(took_s, cover) if hidden else cover + stalls_s / count
+        if not count:
+            return takes_s
+        computed_s = self.compute_s(measured.plan, measured, nodes, batch, length)
+        hidden_s = cover_s(plan, self._model, max(computed_s))
+        stall_s = (base.comm_s - max(computed_s) + computed_s[0]) / count
+        so_far_s = min(took_s, hidden_s) if stall_s <= NO_STALL_S else hidden_s + stall_s
         return max(0.0, so_far_s + takes_s - took_s)
 
     def _multiplications(self, plan: Plan, length: int) -> list[float]:
@@ -248,14 +263,8 @@ def with_shares(plan: Plan, shares: Shares) -> Plan:
     return replace(plan, shares=shares if len(set(shares)) > 1 else ())
 
 
-def _neighbours(shares: Shares) -> Iterator[Shares]:
-    """Yield the shares after one step from one node to another."""
-    for giver, taker in permutations(range(len(shares)), 2):
-        if shares[giver] > STEP_PERCENT:
-            moved = list(shares)
-            moved[giver] -= STEP_PERCENT
-            moved[taker] += STEP_PERCENT
-            yield tuple(moved)
+def _percent(units: tuple[int, ...]) -> Shares:
+    return tuple(float(STEP_PERCENT * each) for each in units)
 
 
 def _fitted(small: tuple[float, float], whole: tuple[float, float]) -> _Work:

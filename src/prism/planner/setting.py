@@ -1,4 +1,4 @@
-"""What a split of positions is solved for, coarsely: what hardly differs is solved once."""
+"""What a split of positions is solved for, in coarse numbers: alike settings are solved once."""
 
 from __future__ import annotations
 

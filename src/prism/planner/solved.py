@@ -40,7 +40,10 @@ class SolvedSplits:
         links: Links,
         slowdown: Mapping[str, float],
     ) -> Plan | None:
-        """Return the split by rows that ends first, unless a counted equal split does the same."""
+        """Return the split by rows that ends first, unless a counted equal split does the same.
+
+        All rows at one node other than the first are its `local`.
+        """
         split = self._coverage.split
         usable = [name for name in names if split.covers((name,))]
         if len(usable) < 2:
@@ -48,7 +51,8 @@ class SolvedSplits:
         counts = split.solve(usable, batch, length, links, slowdown)
         shares = {name: count for name, count in zip(usable, counts, strict=True) if count}
         if len(shares) < 2:
-            return None
+            (name,) = shares
+            return None if name == self._coverage.first else Plan("local", (name,))
         in_order = tuple(shares) == tuple(names[: len(shares)])
         equal = Plan("batch", count=len(shares)) if in_order else Plan("batch", nodes=tuple(shares))
         if strategy_of(equal).rows(equal, batch) == tuple(shares.values()):

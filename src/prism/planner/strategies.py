@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from prism.partition.spans import rows
 from prism.perfmap import Payload
 from prism.plan import ModelShape, Plan
+from prism.planner.answers import Wanted
 from prism.planner.traffic import helper_input_bytes, output_row_bytes
 
 
@@ -40,10 +41,16 @@ class Strategy:
         return self.helper_part(plan) * payload.inputs(batch, length)
 
     def output_bytes(
-        self, plan: Plan, model: ModelShape, payload: Payload, batch: int, length: int
+        self,
+        plan: Plan,
+        model: ModelShape,
+        payload: Payload,
+        wanted: Wanted,
+        batch: int,
+        length: int,
     ) -> float:
-        """Return the bytes of output that helpers send back."""
-        return self.helper_part(plan) * payload.outputs(batch, length)
+        """Return the bytes of output that helpers send back, in the form wanted of it."""
+        return self.helper_part(plan) * wanted.payload(payload, model).outputs(batch, length)
 
     def rows(self, plan: Plan, batch: int) -> tuple[int, ...]:
         """Return how many rows each node of the plan is given."""
@@ -80,8 +87,16 @@ class _Sequence(Strategy):
         return sum(helper_input_bytes(plan, model, payload, batch, length))
 
     def output_bytes(
-        self, plan: Plan, model: ModelShape, payload: Payload, batch: int, length: int
+        self,
+        plan: Plan,
+        model: ModelShape,
+        payload: Payload,
+        wanted: Wanted,
+        batch: int,
+        length: int,
     ) -> float:
+        if not wanted.gathers_rows:  # each helper pools its own
+            return (plan.size - 1) * wanted.payload(payload, model).outputs(batch, length)
         # At most every helper's positions come back; less is measured where the model needs less.
         return sum(output_row_bytes(plan, model, batch, length))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from prism.partition import own_input
 from prism.partition.spans import spans
 from prism.perfmap import MapLink, Payload
 from prism.plan import WIRE_BYTES, ModelShape, Plan
@@ -63,22 +64,16 @@ def helper_input_bytes(
 ) -> list[float]:
     """Return the bytes of input that each helper of a sequence plan is sent, ranks 1 and up.
 
-    Either the whole input, or what is needed of it: the input of its own positions, and for the
-    first block the means of the positions it attends to. Where positions live in the keys, means
-    are made of these, and the whole input is sent.
+    Either the whole input or what is needed of it; see `partition.own_input`.
 
     Raises:
         RequestError: the length is too short for the nodes.
     """
-    whole = payload.inputs(batch, length)
-    if model.rotary:
-        return [whole] * (plan.size - 1)
-    sent, row_bytes = sent_rows(plan, length), _row_elements(plan, model) * WIRE_BYTES[plan.wire]
-    found = []
-    for rank, size in enumerate(sizes_of(plan, length)[1:], 1):
-        rows = sum(sent[other] for other in sources_of(rank, plan, model))
-        found.append(min(whole, whole * size / length + batch * rows * row_bytes))
-    return found
+    sample_bytes = payload.inputs(1, length)
+    return [
+        batch * own_input.helper_input_bytes(plan, model, length, sample_bytes, rank)
+        for rank in range(1, plan.size)
+    ]
 
 
 def output_row_bytes(plan: Plan, model: ModelShape, batch: int, length: int) -> list[float]:

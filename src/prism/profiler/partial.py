@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ _TOLD_BY_BYTES = (0, 128_000)
 _ALIKE = 1.5
 _ALIKE_S = 0.002
 
+ChosenBatches = tuple[float | None, tuple[int, ...]]
+
 
 class PartialProfile:
     """Records by point, on disk.
@@ -38,6 +40,7 @@ class PartialProfile:
         link: over which everything was measured; None before the first `over`.
         seconds_spent: on what is noted.
         passes: forward passes for what is noted, those that warm up included.
+        batches: chosen for the model, and for which budget; None before they are.
     """
 
     def __init__(self, path: Path, identity: ClusterIdentity, settings: Settings) -> None:
@@ -45,6 +48,7 @@ class PartialProfile:
         self.link: MapLink | None = None
         self.seconds_spent = 0.0
         self.passes = 0
+        self.batches: ChosenBatches | None = None
         self._belongs = _fingerprint(identity, settings)
         self._records: dict[str, list[RunRecord]] = {}
         self._read()
@@ -57,12 +61,19 @@ class PartialProfile:
         """Go on over this link; forget what was measured over another one."""
         if not self.is_over(link):
             self.link = link
-            self.seconds_spent, self.passes = 0.0, 0
+            self.seconds_spent, self.passes, self.batches = 0.0, 0, None
             self._records.clear()
 
     def records(self, point: Point) -> list[RunRecord]:
         """Return what was measured at a point."""
         return list(self._records.get(_key(point), ()))
+
+    def __iter__(self) -> Iterator[tuple[Point, RunRecord]]:
+        """Go through everything measured."""
+        for key, records in self._records.items():
+            _, batch, length = key.split()
+            for record in records:
+                yield Point(record.plan, int(batch), int(length)), record
 
     def add(self, point: Point, record: RunRecord) -> None:
         """Note a run; `save` writes it."""
@@ -79,6 +90,7 @@ class PartialProfile:
             "seconds_spent": self.seconds_spent,
             "passes": self.passes,
             "link": asdict(self.link) if self.link else None,
+            "batches": self.batches,
             "records": {
                 key: [record.to_dict() for record in records]
                 for key, records in self._records.items()
@@ -102,6 +114,7 @@ class PartialProfile:
                 for key, entries in document["records"].items()
             }
             known = MapLink(**link) if link else None
+            batches = _read_batches(document["batches"])
             seconds_spent, passes = float(document["seconds_spent"]), int(document["passes"])
         except FileNotFoundError:
             return
@@ -110,7 +123,18 @@ class PartialProfile:
         except (ValueError, KeyError, TypeError, AttributeError):
             return  # torn or foreign: measured again from the start
         self.link, self.seconds_spent, self.passes = known, seconds_spent, passes
+        self.batches = batches
         self._records = records
+
+
+def _read_batches(values: Any) -> ChosenBatches | None:
+    if values is None:
+        return None
+    budget_s, batches = values
+    return (
+        None if budget_s is None else float(budget_s),
+        tuple(int(batch) for batch in batches),
+    )
 
 
 def _key(point: Point) -> str:
@@ -127,5 +151,6 @@ def _alike(one: MapLink, other: MapLink) -> bool:
 
 
 def _fingerprint(identity: ClusterIdentity, settings: Settings) -> str:
-    text = json.dumps([asdict(identity), asdict(settings)], sort_keys=True)
+    # With more time, or less, the same measurements are continued.
+    text = json.dumps([asdict(identity), asdict(replace(settings, budget_s=None))], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 from prism.errors import InputError
 from prism.plan import ModelShape, Plan, Wire
 
 HELD_OUT_RUNS = 3
+LEAST_RUNS = 2
 _MOST_RUNS = 7
-_LEAST_RUNS = 2
 # Nodes whose times differ by less than this factor share equally: noise is no reason to differ.
 _ALIKE = 1.25
 
@@ -30,24 +32,32 @@ class Settings:
     """How far a profile goes.
 
     Attributes:
-        batches: batch sizes measured; others are interpolated.
+        batches: batch sizes measured; others are interpolated. None = chosen for the model.
         segments: numbers of means per partition measured.
         passes: about how many forward passes the whole profile may take.
         held_out: points measured at the end to test the prediction.
         seed: chooses the held-out points.
+        lengths: positions per sample measured; None = chosen for the model.
+        budget_s: about how long measuring may take, link included; None = as long as it takes.
     """
 
-    batches: tuple[int, ...] = (1, 4, 16)
+    batches: tuple[int, ...] | None = None
     segments: tuple[int, ...] = (4, 10)
     passes: int = 200
     held_out: int = 8
     seed: int = 0
+    lengths: tuple[int, ...] | None = None
+    budget_s: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batches", "segments"):
+        for name in ("batches", "segments", "lengths"):
             values = getattr(self, name)
+            if values is None:
+                continue
             if not values or min(values) < 1 or len(set(values)) != len(values):
                 raise InputError(f"{name} must be distinct numbers of at least 1, not {values}")
+        if self.budget_s is not None and not 0 < self.budget_s < math.inf:
+            raise InputError(f"budget_s must be above 0, not {self.budget_s}; None = no limit")
         if self.passes < 1 or self.held_out < 0:
             raise InputError(
                 f"passes must be at least 1 and held_out not negative, not {self.passes} and "
@@ -131,18 +141,19 @@ def thinned(
     smallest and the largest of both.
     """
     points = [point for group in groups for point in group]
-    if len(points) <= _available(settings) // (1 + _LEAST_RUNS):
+    if len(points) <= _available(settings) // (1 + LEAST_RUNS):
         return groups
     sizes: dict[Plan, list[Point]] = {}
     for point in points:
         sizes.setdefault(point.plan, []).append(point)
     return tuple(
-        tuple(each for each in group if each.plan == Plan() or _is_corner(each, sizes[each.plan]))
+        tuple(each for each in group if each.plan == Plan() or is_corner(each, sizes[each.plan]))
         for group in groups
     )
 
 
-def _is_corner(point: Point, points: Sequence[Point]) -> bool:
+def is_corner(point: Point, points: Sequence[Point]) -> bool:
+    """Return whether a point has the smallest or largest batch and length of all `points`."""
     batches = [each.batch for each in points]
     lengths = [each.length for each in points]
     return point.batch in (min(batches), max(batches)) and point.length in (
@@ -153,7 +164,7 @@ def _is_corner(point: Point, points: Sequence[Point]) -> bool:
 
 def runs_per_point(settings: Settings, points: int) -> int:
     """Return how often each point is run, so that the whole stays within the passes."""
-    return max(_LEAST_RUNS, min(_MOST_RUNS, _available(settings) // max(1, points) - 1))
+    return max(LEAST_RUNS, min(_MOST_RUNS, _available(settings) // max(1, points) - 1))
 
 
 def _available(settings: Settings) -> int:
@@ -162,14 +173,10 @@ def _available(settings: Settings) -> int:
 
 
 def held_out_points(
-    settings: Settings, plans: Sequence[Plan], lengths: Sequence[int]
+    settings: Settings, plans: Sequence[Plan], batches: Sequence[int], lengths: Sequence[int]
 ) -> tuple[Point, ...]:
     """Return points between the measured batch sizes, one plan after the other."""
-    between = [
-        batch
-        for low, high in zip(sorted(settings.batches), sorted(settings.batches)[1:], strict=False)
-        for batch in range(low + 1, high)
-    ]
+    between = [batch for low, high in pairwise(sorted(batches)) for batch in range(low + 1, high)]
     if not between or not settings.held_out:
         return ()
     chooser = random.Random(settings.seed)

@@ -2,37 +2,35 @@
 
 Plans of the same size take turns, so that whatever else a device does hits all of them alike. At
 the end, points nobody measured are predicted and then measured, and the error goes into the map.
+
+    time the link
+    run every node alone                          # how fast each is; sizes and shares follow
+    while anything that is missing fits:
+        choose what fits into the time left       # the most telling first, by the forecast
+        measure what of it is smallest, in turns
+    predict, then measure, the points held out
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 
-from prism.errors import PlanError
-from prism.perfmap import HeldOut, MapLink, Measurement, PerformanceMap
-from prism.planner import CostModel
+from prism.errors import InputError
+from prism.perfmap import PerformanceMap
+from prism.plan import Plan
+from prism.profiler.budget import Budget
+from prism.profiler.forecast import Forecast
 from prism.profiler.linkfit import fit_link
 from prism.profiler.partial import PartialProfile
-from prism.profiler.points import (
-    HELD_OUT_RUNS,
-    Point,
-    Settings,
-    held_out_points,
-    plans_alone,
-    plans_together,
-    points_for,
-    runs_per_point,
-    thinned,
-)
+from prism.profiler.passes import PassRunner, Progress
+from prism.profiler.points import HELD_OUT_RUNS, Point, Settings
+from prism.profiler.result import map_of, predictable, with_predictions
+from prism.profiler.schedule import Schedule
 from prism.profiler.target import ProfileTarget
-from prism.profiler.turns import take_turns
-from prism.record import RunRecord
 
 _LINK_SIZES = (1_000, 16_000, 64_000, 128_000)
 _LINK_REPEATS = 7
@@ -41,27 +39,14 @@ _LOOKS_AT_LINK = 3
 # A node of the same kind is slower if even its best run takes so many times as long as usual runs
 # of another; what is less may be chance.
 _HELD_BACK = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a profile is.
-
-    Attributes:
-        done: forward passes run, those of an interrupted profile included.
-        total: forward passes in all.
-        left_s: estimated time left; None before the first pass.
-        doing: what is measured now, in words.
-    """
-
-    done: int
-    total: int
-    left_s: float | None
-    doing: str
+# The first pass may find everything cold, the second does not.
+_LOOKS_AT_MODEL = 2
+# A budget that is proposed is longer than what was needed by this factor.
+_ROOM = 1.25
 
 
 class Profiler:
-    """Measures one model on one cluster.
+    """Measures one model on one cluster. The budget counts from the moment this is made.
 
     Args:
         target: the model on the cluster.
@@ -69,6 +54,11 @@ class Profiler:
         path: where the map goes; what is measured is kept beside it until it is complete.
         report: told about progress, before every pass.
         prism_version: to be named in the map.
+        clock: seconds on a monotonic clock, by which the budget is kept.
+
+    Raises:
+        InputError: the model has no samples of the lengths asked for.
+        MapError: what an interrupted profile left cannot be read.
     """
 
     def __init__(
@@ -78,84 +68,95 @@ class Profiler:
         path: Path,
         report: Callable[[Progress], None],
         prism_version: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._target = target
         self._settings = settings
         self._path = path
-        self._report = report
         self._version = prism_version
-        self._alone = plans_alone([node.name for node in target.identity.nodes])
-        # How many points there are does not depend on who is how fast, which is measured first.
-        self._choose_points([1.0] * len(self._alone))
-        self._runs = runs_per_point(settings, len(self._points))
-        self._done = Counter[Point]()
-        self._spent_s = 0.0
-        self._worked = 0
-
-    def _choose_points(self, alone_s: Sequence[float]) -> None:
-        target, settings = self._target, self._settings
-        plans = (*self._alone, *plans_together(target.model, settings.segments, alone_s))
-        self._groups = thinned(points_for(plans, settings.batches, target.lengths), settings)
-        self._points = [point for group in self._groups for point in group]
-        self._held_out = held_out_points(settings, plans, target.lengths)
+        self._budget = Budget(settings.budget_s, clock)
+        self._partial = PartialProfile(path, target.identity, settings)
+        self._forecast = Forecast(target)
+        self._schedule = Schedule(settings, target, self._partial, self._forecast, self._budget)
+        self._runner = PassRunner(target, self._partial, self._forecast, self._budget, report)
+        self._expect_all()
 
     def run(self) -> PerformanceMap:
         """Measure what is missing and write the map.
 
         Raises:
+            InputError: the budget is too small for one point; says which would do.
             ClusterError: a node failed while measuring; what was measured is kept.
             MapError: the map cannot be written; an older one is unchanged.
         """
-        partial = PartialProfile(self._path, self._target.identity, self._settings)
-        started_s = time.monotonic()
-        if len(self._target.identity.nodes) > 1:
+        alone = self._schedule.alone
+        if len(alone) > 1:
             # Anew even when continuing: the network may be another one by now.
-            self._measure_link(partial)
-        before_s = partial.seconds_spent
+            self._measure_link()
+        self._runner.begin()
+        for point, record in self._partial:
+            self._forecast.note(point, record.total_s)
+        if self._budget.limited:
+            self._look_at_model()
+            self._schedule.choose([1.0] * len(alone))
+            self._expect_all()
+        self._runner.save()
+        self._schedule.choose(self._measure_alone())
+        self._partial.batches = self._settings.budget_s, self._schedule.batches
+        self._measure_together()
+        return self._finish()
 
-        def save() -> None:
-            partial.seconds_spent = before_s + time.monotonic() - started_s
-            partial.save()
+    def _expect_all(self) -> None:
+        self._runner.expect(self._schedule.wanted(self._schedule.points))
 
-        save()
-        if len(self._alone) > 1:
-            self._choose_points(self._measure_alone(partial, save))
-        for group in self._groups:
-            self._measure(group, self._runs, partial, save)
-        perf = self._map(partial)
-        held_out = self._hold_out(perf, partial, save)
-        save()
-        perf = replace(
-            perf,
-            held_out=held_out,
-            passes=partial.passes,
-            seconds_spent=partial.seconds_spent,
-        )
-        partial.finish(perf, self._path)
-        return perf
-
-    def _measure_link(self, partial: PartialProfile) -> None:
+    def _measure_link(self) -> None:
         """Take note of the link; what was measured over another one is forgotten.
 
         To measure again costs minutes, to look again at what seems another link costs seconds.
         """
         for _ in range(_LOOKS_AT_LINK):
-            self._tell("link")
+            self._runner.tell("link")
             link = fit_link(self._target.link_times(_LINK_SIZES, _LINK_REPEATS))
-            if partial.link is None or partial.is_over(link):
+            if self._partial.link is None or self._partial.is_over(link):
                 break
-        partial.over(link)
+        self._partial.over(link)
+        self._forecast.link = self._partial.link
 
-    def _measure_alone(self, partial: PartialProfile, save: Callable[[], None]) -> list[float]:
+    def _look_at_model(self) -> None:
+        """Run one sample, from which all forecasts begin, unless there are records already.
+
+        Raises:
+            InputError: the budget is too small for one point.
+        """
+        if any(self._partial):
+            return
+        smallest = self._schedule.smallest()
+        for _ in range(_LOOKS_AT_MODEL):
+            self._runner.run(smallest._replace(batch=1))
+            if self._schedule.cost_s(smallest) <= self._budget.limit_s - self._budget.elapsed_s:
+                return
+        raise self._too_small()
+
+    def _too_small(self) -> InputError:
+        plan, batch, length = self._schedule.smallest()
+        needed_s = self._budget.elapsed_s + self._schedule.cost_s(Point(plan, batch, length))
+        return InputError(
+            f"a budget of {self._budget.limit_s:g} s is too small for one point: with the link, "
+            f"{plan} at batch {batch} and length {length} takes about {needed_s:.1f} s; give it "
+            f"{math.ceil(_ROOM * needed_s)} s or more"
+        )
+
+    def _measure_alone(self) -> list[float]:
         """Return how long the same work takes on each node, in the cluster's order.
 
         The longest input tells most: a node whose processor is rationed runs freely for a moment.
         Nodes of one kind count as equally fast unless one is clearly held back.
         """
-        work = (min(self._settings.batches),), (max(self._target.lengths),)
-        alone = points_for(self._alone, *work)[0]
-        self._measure(alone, self._runs, partial, save)
-        runs_s = [[run.compute_s for run in partial.records(point)] for point in alone]
+        alone, runs = self._schedule.work_alone()
+        self._runner.measure(alone, runs, self._schedule.enough(runs))
+        runs_s = [[run.compute_s for run in self._partial.records(point)] for point in alone]
+        if len(alone) < 2 or not all(runs_s):
+            return [1.0] * len(alone)
         # The least of some runs is what a node can do; the rest is what disturbed it.
         alone_s = [min(runs) for runs in runs_s]
         nodes = self._target.identity.nodes
@@ -164,77 +165,35 @@ class Profiler:
             return [1.0] * len(alone_s)
         return alone_s
 
-    def _measure(
-        self,
-        group: tuple[Point, ...],
-        runs: int,
-        partial: PartialProfile,
-        save: Callable[[], None],
-    ) -> None:
-        """Run every point of a group `runs` times, in turns, after one warm-up each."""
-        missing = [point for point in group if len(partial.records(point)) < runs]
-        for point in group:
-            self._done[point] = len(partial.records(point)) + (point not in missing)
-        for point in missing:
-            self._run(point, partial)
-        for turn in take_turns(missing, runs):
-            for point in turn:
-                if len(partial.records(point)) < runs:
-                    partial.add(point, self._run(point, partial))
-            save()
+    def _measure_together(self) -> None:
+        """Measure what the budget pays for, and think again after every group.
 
-    def _run(self, point: Point, partial: PartialProfile) -> RunRecord:
-        self._tell(f"{point.plan}, batch {point.batch}, length {point.length}")
-        record = self._target.run(point.plan, point.batch, point.length)
-        record = replace(record, plan=point.plan)  # plain `local` is recorded with its node
-        partial.passes += 1
-        self._done[point] += 1
-        self._spent_s += record.total_s
-        self._worked += point.batch * point.length
-        return record
+        What turned out cheaper than forecast leaves time for points passed over before.
+        """
+        given_up: set[Point] = set()
+        while True:
+            group, runs, wanted = self._schedule.next_group(given_up)
+            self._runner.expect(wanted)
+            if not group:
+                return
+            self._runner.measure(group, runs, self._schedule.enough(runs))
+            given_up |= {point for point in group if self._schedule.missing(point, runs)}
 
-    def _tell(self, doing: str) -> None:
-        wanted = dict.fromkeys(self._points, self._runs + 1)
-        wanted |= dict.fromkeys(self._held_out, HELD_OUT_RUNS + 1)
-        left = sum(
-            max(0, passes - self._done[point]) * point.batch * point.length
-            for point, passes in wanted.items()
-        )
-        left_s = left * self._spent_s / self._worked if self._worked else None
-        self._report(Progress(self._done.total(), sum(wanted.values()), left_s, doing))
+    def _finish(self) -> PerformanceMap:
+        points = self._schedule.points
+        if not any(self._partial.records(point) for point in points if point.plan == Plan()):
+            raise self._too_small()
+        perf = map_of(self._target, points, self._partial, self._settings, self._version)
+        held_out = self._hold_out(perf)
+        self._runner.save()
+        perf = with_predictions(perf, points, held_out, self._partial, self._forecast)
+        self._partial.finish(perf, self._path)
+        return perf
 
-    def _map(self, partial: PartialProfile) -> PerformanceMap:
-        measured = [(point, partial.records(point)) for point in self._points]
-        scopes = [records[0].energy_scope for _, records in measured if records[0].energy_scope]
-        return PerformanceMap(
-            model_hash=self._target.identity.model_hash,
-            model=self._target.model,
-            nodes=self._target.identity.nodes,
-            link=partial.link or MapLink(bandwidth_bps=1e9),
-            measurements=tuple(Measurement.of(records) for _, records in measured),
-            payload=self._target.payload,
-            accuracy=self._target.accuracy,
-            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            prism_version=self._version,
-            energy_scope=scopes[0] if scopes else "",
-            source="measured by prism profile",
-            coding=self._target.coding,
-        )
-
-    def _hold_out(
-        self, perf: PerformanceMap, partial: PartialProfile, save: Callable[[], None]
-    ) -> tuple[HeldOut, ...]:
-        """Predict points that were not measured, measure them, and return both."""
-        self._measure(self._held_out, HELD_OUT_RUNS, partial, save)
-        model = CostModel(perf)
-        found = []
-        for point in self._held_out:
-            try:
-                predicted = model.predict(point.plan, point.batch, point.length, perf.link.state())
-            except PlanError:
-                continue  # a batch smaller than its nodes
-            measured_s = median(record.total_s for record in partial.records(point))
-            found.append(
-                HeldOut(point.plan.shape, point.batch, point.length, predicted.total_s, measured_s)
-            )
-        return tuple(found)
+    def _hold_out(self, perf: PerformanceMap) -> Mapping[Point, float]:
+        """Predict points that were not measured, and measure them; return the predictions."""
+        predicted = predictable(perf, self._schedule.held_out)
+        chosen = self._schedule.choose_held_out(predicted)
+        self._runner.expect(dict.fromkeys(chosen, 1 + HELD_OUT_RUNS))
+        self._runner.measure(chosen, HELD_OUT_RUNS, self._schedule.enough(HELD_OUT_RUNS))
+        return {point: predicted[point] for point in chosen}

@@ -20,6 +20,8 @@ class ProfileTarget(Protocol):
         payload: bytes of a sample's inputs and outputs.
         accuracy: what is known of the plans' accuracy; empty where nobody measured.
         lengths: sequence lengths worth measuring.
+        any_length: whether a sample may have any length up to the model's longest, as texts may;
+            else `lengths` is the only one.
         coding: what compressing images costs each node; empty where inputs are none.
     """
 
@@ -28,6 +30,7 @@ class ProfileTarget(Protocol):
     payload: Payload
     accuracy: tuple[Accuracy, ...]
     lengths: tuple[int, ...]
+    any_length: bool
     coding: tuple[CodingTimes, ...]
 
     def run(self, plan: Plan, batch: int, length: int) -> RunRecord:
