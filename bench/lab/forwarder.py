@@ -150,7 +150,10 @@ class Forwarder:
         device = ("link", "set", "dev", DEVICE, "gso_max_segs", str(most))
         try:
             for board in self._boards:
-                namespaces.ip(*device, within=namespace_of(self._lab, board.name))
+                within = namespace_of(self._lab, board.name)
+                namespaces.ip(*device, within=within)
+                # An open connection reads the limit only with its route.
+                namespaces.ip("route", "flush", "cache", within=within)
         except ClusterError:  # an old iproute2
             return False
         return True
