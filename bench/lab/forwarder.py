@@ -160,8 +160,9 @@ class Forwarder:
 
     def carried(self) -> Carried | None:
         packets, nbytes, lost, dropped, *times_ns, offload = map(int, self._ask("?").split())
-        times_s = [each / 1e9 for each in times_ns]
-        return Carried(packets, nbytes, lost, dropped, *times_s, offload=bool(offload))
+        late_s, latest_s, cpu_s = (each / 1e9 for each in times_ns)
+        counted = (packets, nbytes, lost, dropped)
+        return Carried(*counted, late_s, latest_s, cpu_s, offload=bool(offload))
 
     def close(self) -> None:
         if self._pid_file.exists():
