@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -40,6 +41,7 @@ def add_cost_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delay", default="3ms")
     parser.add_argument("--seconds", type=float, default=3.0, help="of transfer at each rate")
     parser.add_argument("--forwarder", default=AUTO, help=f"one of {', '.join(CHOICES)}; auto: all")
+    parser.add_argument("--no-offload", action="store_true", help="without offload only")
     parser.add_argument("--json", action="store_true", help="print the JSON line only")
 
 
@@ -51,8 +53,10 @@ def tell_cost(options: argparse.Namespace) -> None:
     kinds = available() if options.forwarder == AUTO else [options.forwarder]
     rows = []
     with Console(stderr=True).status("") as progress:
-        for kind in kinds:
-            with Lab(2, _FAST, forwarder=kind) as lab:
+        for kind, offload in itertools.product(kinds, (False, True)):
+            if offload and (options.no_offload or kind == NETEM):
+                continue
+            with Lab(2, _FAST, forwarder=kind, offload=offload) as lab:
                 progress.update(f"{kind}: {_TRIPS} round trips")
                 added_s = round_trip_s(lab) / 2
                 for link in links:
@@ -80,11 +84,13 @@ def cost_at(lab: Lab, seconds: float) -> dict[str, Any]:
     after = lab.carried
     row = {"link": str(lab.link), "goodput_mbps": round(reached_bps / 1e6, 2)}
     if before is None or after is None:
-        return {**row, "cpu_share": None, "cpu_per_mbps": None, "late_us": None, "dropped": None}
+        unknown = ("offload", "cpu_share", "cpu_per_mbps", "late_us", "dropped")
+        return row | dict.fromkeys(unknown)
     share = (after.cpu_s - before.cpu_s) / took_s
     late_s = (after.late_s - before.late_s) / max(1, after.packets - before.packets)
     return {
         **row,
+        "offload": after.offload,
         "cpu_share": round(share, 4),
         "cpu_per_mbps": round(share / (reached_bps / 1e6), 6),
         "late_us": round(1e6 * late_s, 1),
@@ -154,6 +160,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     for column in ("carried by", "link"):
         table.add_column(column, no_wrap=True)
     columns = {
+        "offload": "offload",
         "goodput_mbps": "Mbit/s reached",
         "cpu_share": "CPU share",
         "cpu_per_mbps": "CPU share per Mbit/s",

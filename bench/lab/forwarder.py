@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import IO
 
 from bench.lab import namespaces
-from bench.lab.shape import Board, Link, namespace_of
+from bench.lab.packets import FRAMING
+from bench.lab.shape import DEVICE, Board, Link, namespace_of
 
 from prism.errors import ClusterError
 
@@ -35,6 +36,9 @@ _SCRIPT = Path(__file__).parent / "packets.py"
 _ANSWER_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 10.0
 _NICE = -20
+# Of TCP, what takes this long on the medium may be handed over at once.
+_AT_ONCE_S = 1.25e-3
+_MTU_BYTES, _LARGEST_BYTES = 1500, 65535
 # Nobody's child, since it may outlive this process; with the standard input that it is given.
 _ORPHAN = '{ sh -c "$0" sh "$@" <&3 3<&- & } 3<&0'
 _SAY_ID = 'echo $$ && exec "$@"'
@@ -52,6 +56,7 @@ class Carried:
         late_s: sum of how much later than due packets were delivered.
         latest_s: the largest of these.
         cpu_s: processor time spent.
+        offload: whether the boards' kernels now leave the segmenting of TCP to it.
     """
 
     packets: int
@@ -61,6 +66,7 @@ class Carried:
     late_s: float
     latest_s: float
     cpu_s: float
+    offload: bool
 
 
 class Forwarder:
@@ -72,13 +78,21 @@ class Forwarder:
         boards: of the lab.
         directory: of the lab's files.
         watched: whether it ends with the process that starts it.
+        offload: whether boards may hand over TCP unsegmented, as to a network card that does it.
     """
 
     def __init__(
-        self, kind: str, lab: str, boards: Sequence[Board], directory: Path, watched: bool
+        self,
+        kind: str,
+        lab: str,
+        boards: Sequence[Board],
+        directory: Path,
+        *,
+        watched: bool,
+        offload: bool,
     ) -> None:
         self.kind = kind
-        self._watched = watched
+        self._watched, self._offload = watched, offload
         self._lab, self._boards = lab, boards
         self._control = directory / "control"
         self._pid_file = directory / "forwarder.pid"
@@ -100,6 +114,7 @@ class Forwarder:
         hasten(pid)
         for board in self._boards:
             namespaces.configure(namespace_of(self._lab, board.name), board)
+        self.reshape(link, ())
 
     def _spawn(self, command: Sequence[str]) -> tuple[int, str]:
         """Start the process; return its id and the first line it says."""
@@ -125,11 +140,29 @@ class Forwarder:
         return [str(self._control), watched, rate, delay, loss, shared, *map(str, paths)]
 
     def reshape(self, link: Link, cut: Sequence[Board]) -> None:
-        self._ask(" ".join((*_numbers(link), str(sum(1 << board.index for board in cut)))))
+        # Loss is of packets: where some are lost, each is carried by itself.
+        offload = self._offload and not link.loss and self._limit_segments(segments_at_once(link))
+        cut_bits = sum(1 << board.index for board in cut)
+        self._ask(" ".join((*_numbers(link), str(cut_bits), str(int(offload)))))
+
+    def _limit_segments(self, most: int) -> bool:
+        """Limit how many segments of TCP boards hand over at once; return whether that worked."""
+        device = ("link", "set", "dev", DEVICE, "gso_max_segs", str(most))
+        try:
+            for board in self._boards:
+                within = namespace_of(self._lab, board.name)
+                namespaces.ip(*device, within=within)
+                # An open connection reads the limit only with its route.
+                namespaces.ip("route", "flush", "cache", within=within)
+        except ClusterError:  # an old iproute2
+            return False
+        return True
 
     def carried(self) -> Carried | None:
-        packets, nbytes, lost, dropped, *nanoseconds = map(int, self._ask("?").split())
-        return Carried(packets, nbytes, lost, dropped, *(each / 1e9 for each in nanoseconds))
+        packets, nbytes, lost, dropped, *times_ns, offload = map(int, self._ask("?").split())
+        late_s, latest_s, cpu_s = (each / 1e9 for each in times_ns)
+        counted = (packets, nbytes, lost, dropped)
+        return Carried(*counted, late_s, latest_s, cpu_s, offload=bool(offload))
 
     def close(self) -> None:
         if self._pid_file.exists():
@@ -164,6 +197,16 @@ class Forwarder:
         raise ClusterError(
             f"the lab's forwarder does not answer ({reason}); take the lab down and up again"
         )
+
+
+def segments_at_once(link: Link) -> int:
+    """Return how many segments of TCP a board may hand over at once, 1 or more.
+
+    They are delivered together, when the last has arrived, and nothing comes between them.
+    """
+    segment_bits = 8 * (_MTU_BYTES + FRAMING)
+    fit = int(link.rate_bps * _AT_ONCE_S / segment_bits)
+    return max(1, min(fit, _LARGEST_BYTES // _MTU_BYTES))
 
 
 def hasten(pid: int) -> None:

@@ -46,6 +46,7 @@ class Lab:
         cores: by board, the cores it is pinned to; none given = no board is.
         cpu: by board, or one for all, the share of a core it may use; none given = no limit.
         forwarder: what carries packets, one of `media.CHOICES`.
+        offload: whether a forwarder may segment TCP in the boards' place, as network cards do.
         stays: whether the lab stays up when this process ends without closing it.
 
     Raises:
@@ -61,6 +62,7 @@ class Lab:
         cores: Sequence[Sequence[int]] = (),
         cpu: Sequence[float | None] = (),
         forwarder: str = AUTO,
+        offload: bool = True,
         stays: bool = False,
     ) -> None:
         namespaces.check_rights()
@@ -68,7 +70,8 @@ class Lab:
         boards = boards_of(nodes, cores, cpu)
         name = check_name(name or f"{os.getpid()}-{next(_numbers)}")
         me = (os.getpid(), start_of(os.getpid()))
-        self._state = LabState(name, forwarder, link, boards, owner=None if stays else me)
+        owner = None if stays else me
+        self._state = LabState(name, forwarder, link, boards, offload=offload, owner=owner)
         self._medium: Medium | None = None
         self._quotas: dict[int, CpuQuota] = {}
         self._processes: list[subprocess.Popen[bytes]] = []

@@ -71,4 +71,11 @@ def medium_of(state: LabState) -> Medium:
     if state.kind == NETEM:
         return Netem(state.name, state.boards)
     watched = state.owner is not None
-    return Forwarder(state.kind, state.name, state.boards, state.directory, watched)
+    return Forwarder(
+        state.kind,
+        state.name,
+        state.boards,
+        state.directory,
+        watched=watched,
+        offload=state.offload,
+    )

@@ -34,6 +34,9 @@ def add_lab_options(parser: argparse.ArgumentParser, nodes: int, rate: str = "10
         help="of each board: 0/1 or 0,1/2,3; default: one each, in turn",
     )
     parser.add_argument("--forwarder", default=AUTO, help=f"one of {', '.join(CHOICES)}")
+    parser.add_argument(
+        "--no-offload", action="store_true", help="let boards segment TCP with a forwarder, too"
+    )
 
 
 def lab_of(options: argparse.Namespace, *, name: str | None = None, stays: bool = False) -> Lab:
@@ -50,6 +53,7 @@ def lab_of(options: argparse.Namespace, *, name: str | None = None, stays: bool 
         cores=read_cores(options.cores) or one_core_each(options.nodes),
         cpu=read_shares(options.cpu),
         forwarder=options.forwarder,
+        offload=not options.no_offload,
         stays=stays,
     )
 

@@ -72,6 +72,7 @@ def facts_of(lab: Lab, cluster: prism.Cluster, options: argparse.Namespace) -> d
         "rounds": options.rounds,
         "link": str(lab.link),
         "carried_by": lab.kind,
+        "offload": None if carried is None else carried.offload,
         "dropped": None if carried is None else carried.dropped,
         "late_us": (
             None if carried is None else round(1e6 * carried.late_s / max(1, carried.packets), 1)

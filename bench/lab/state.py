@@ -29,6 +29,7 @@ class LabState:
         link: as it is now.
         boards: all of them.
         cut: indices of the boards whose link is cut.
+        offload: whether a forwarder may segment TCP in the boards' place.
         owner: the process it ends with, as id and start time; None: `down` ends it.
     """
 
@@ -37,6 +38,7 @@ class LabState:
     link: Link
     boards: tuple[Board, ...]
     cut: frozenset[int] = frozenset()
+    offload: bool = True
     owner: tuple[int, str] | None = None
 
     @property
@@ -120,6 +122,7 @@ def read_state(name: str) -> LabState:
             Board(each["index"], tuple(each["cores"]), each["cpu"]) for each in values["boards"]
         ),
         cut=frozenset(values["cut"]),
+        offload=values.get("offload", False),  # a lab that is up since before there was a choice
         owner=None if owner is None else (owner[0], owner[1]),
     )
 

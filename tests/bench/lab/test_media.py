@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from bench.lab.forwarder import PYTHON, C, Forwarder
+from bench.lab.forwarder import PYTHON, C, Forwarder, segments_at_once
 from bench.lab.media import CHOICES, NETEM, choose, medium_of
 from bench.lab.netem import Netem, netem_arguments
 from bench.lab.operations import command_on
@@ -19,11 +19,16 @@ OTHERS = "tmpfs /run tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpuset cgroup rw,cpuset
 
 
 def test_a_forwarder_is_told_the_link_in_its_units_and_the_namespaces_in_order():
-    lab = Forwarder(C, "x", boards_of(2), Path("/there"), watched=True)
+    lab = Forwarder(C, "x", boards_of(2), Path("/there"), watched=True, offload=True)
     assert lab.arguments(Link(20e6, 5e-3, loss=0.001, shared=True)) == [
         *("/there/control", "1", "20000000", "5000000", "1000", "1"),
         *("/run/netns/prism-x-board1", "/run/netns/prism-x-board2"),
     ]
+
+
+def test_what_is_handed_over_at_once_takes_about_a_millisecond_and_at_most_64_kilobytes():
+    rates_bps = (1e6, 20e6, 100e6, 500e6, 1e11)
+    assert [segments_at_once(Link(rate_bps)) for rate_bps in rates_bps] == [1, 2, 10, 43, 43]
 
 
 def test_netem_is_told_rate_delay_loss_and_how_much_may_wait():

@@ -1,7 +1,9 @@
 """When packets arrive: the arithmetic of the forwarder, with times of the test's own."""
 
+import struct
+
 import pytest
-from bench.lab.packets import FRAMING, LONGEST_QUEUE_NS, Medium, Port
+from bench.lab.packets import FRAMING, LONGEST_QUEUE_NS, MOST_HELD, Frame, Medium, Port
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,11 +11,22 @@ MS = 1_000_000
 RATE_BPS = 100e6
 
 
-def packet(to, nbytes=1000, version=4):
+NOTHING_TO_DO = bytes(10)
+HEADERS = 20 + 32  # of IP, and of TCP with timestamps
+
+
+def packet(to, nbytes=1000, version=4, todo=NOTHING_TO_DO):
     head = bytearray(nbytes)
     head[0] = version << 4 | 5
     head[16:20] = bytes((10, 78, 0, to))
-    return bytes(head)
+    return Frame(todo, bytes(head))
+
+
+def unsegmented(to, data_bytes, segment_bytes=1448):
+    """Return a packet of TCP as a kernel leaves it to a network card that segments."""
+    ip = bytearray(packet(to, HEADERS + data_bytes).ip)
+    ip[20 + 12] = (HEADERS - 20) // 4 << 4
+    return Frame(struct.pack("=BBHHHH", 1, 1, HEADERS, segment_bytes, 20, 16), bytes(ip))
 
 
 def medium(boards=3, rate_bps=RATE_BPS, delay_ns=3 * MS, loss_ppm=0, shared=False):
@@ -38,6 +51,54 @@ def test_packets_of_one_board_follow_each_other_at_the_rate():
         send(network, 1, 2)
     assert arrivals(network, 2) == [takes_ns() * n + 3 * MS for n in (1, 2, 3)]
     assert network.soonest() == takes_ns() + 3 * MS
+
+
+@given(
+    st.integers(1, 60_000),
+    st.sampled_from([536, 1448]),
+    st.booleans(),
+)
+def test_what_is_segmented_on_the_way_arrives_with_its_last_segment(data_bytes, size, shared):
+    whole, apart = medium(shared=shared), medium(shared=shared)
+    whole.accept(whole.ports[0], unsegmented(2, data_bytes, size), 0)
+    lengths = [min(size, data_bytes - start) for start in range(0, data_bytes, size)]
+    for length in lengths:
+        send(apart, 1, 2, HEADERS + length)
+    last_ns = arrivals(apart, 2)[-1]
+    assert arrivals(whole, 2) == [pytest.approx(last_ns, abs=len(lengths))]
+    for network in (whole, apart):
+        while network.due(network.ports[1], 10**12):
+            pass
+    counts = whole.counts
+    assert (counts.packets, counts.bytes) == (apart.counts.packets, apart.counts.bytes)
+    assert counts.late_ns == counts.latest_ns * len(lengths), "each of them was so late"
+    assert whole.ports[1].held == apart.ports[1].held == 0
+
+
+def test_segments_are_counted_where_they_are_lost_or_dropped():
+    network = medium(rate_bps=1e6)
+    network.reshape(1e6, 0, 0, cut=0b010)
+    network.accept(network.ports[0], unsegmented(2, 3 * 1448), 0)
+    assert network.counts.lost == 3
+    network.reshape(1e6, 0, 0, cut=0)
+    for _ in range(10):
+        network.accept(network.ports[0], unsegmented(2, 3 * 1448), 0)
+    kept = len(arrivals(network, 2))
+    assert network.counts.dropped == 3 * (10 - kept) > 0
+
+
+@pytest.mark.parametrize("todo", [b"", struct.pack("=BBHHHH", 1, 0, 0, 0, 20, 6)])
+def test_what_needs_no_segmenting_is_one_packet(todo):
+    assert packet(2, todo=todo).load() == (1, 1000)
+
+
+def test_no_more_is_held_for_a_board_than_there_is_memory_for():
+    network = medium(rate_bps=1e11)
+    frame = unsegmented(2, 60_000)
+    for _ in range(2 * MOST_HELD // 60_000):
+        network.accept(network.ports[0], frame, 0)
+    assert network.ports[1].held <= MOST_HELD + 65536
+    assert network.counts.dropped > 0
 
 
 def test_two_directions_of_a_switch_do_not_disturb_each_other_and_those_of_one_medium_do():
