@@ -72,7 +72,7 @@ def test_chosen_plans_come_first_where_there_are_too_many(paper):
         (
             lambda model: sweep_bandwidth(model, 8, LENGTH, LINK, low_bps=5e6, high_bps=5e8),
             over_bandwidth,
-            ["bandwidth of the link (Mbit/s)", "81.9 Mbit/s: → batch:2", "200"],
+            ["bandwidth of the link (Mbit/s)", "34.6 Mbit/s: → batch:2", "200"],
         ),
         (
             lambda model: sweep_batch(model, range(1, 9), LENGTH, LINK),
