@@ -1,6 +1,6 @@
 """Does the planner choose well? Prediction error and regret over a changing link.
 
-    python bench/adaptive.py [--model random:vit-base] [--rounds 3]
+    python bench/adaptive.py [--model random:vit-base] [--rounds 3] [--budget 5m]
 
 Profiles the model on two nodes of this machine with a core each, then walks through a trace of
 emulated bandwidths and batch sizes. In each step every fixed plan and the adaptive choice take
@@ -34,6 +34,8 @@ from prism.bench.contest import (
     summary,
     totals,
 )
+from prism.cli.durations import read_seconds
+from prism.errors import ConfigError
 from prism.models.synthetic import synthetic_inputs
 from prism.perfmap import PerformanceMap
 from prism.plan import Plan
@@ -67,7 +69,7 @@ def main() -> None:
         console.status("loading") as status,
     ):
         model = cluster.load(options.model)
-        settings = Settings(segments=(10,), passes=options.passes)
+        settings = Settings(segments=(10,), budget_s=options.budget_s)
         perf = profile(ProfiledModel(cluster, model), settings, status.update)
         # Random weights have no accuracy to lose, so the lossy plans are allowed by name.
         model.use_map(perf, allow=plans)
@@ -146,8 +148,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="random:vit-base")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--passes", type=int, default=110)
-    return parser.parse_args()
+    parser.add_argument("--budget", default="5m", help="time of the profile, such as 90s or 5m")
+    options = parser.parse_args()
+    try:
+        options.budget_s = read_seconds("--budget", options.budget)
+    except ConfigError as error:
+        parser.error(str(error))
+    return options
 
 
 def report(perf: PerformanceMap, results: list[StepResult], link: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import prism
 from prism.api.profiling import ProfiledModel
 from prism.coordinator.adaptive import Adaptive
 from prism.demo.digits import model_path
-from prism.errors import InputError, MapError, PlanError
+from prism.errors import InputError, MapError, PlanError, RequestError
 from prism.perfmap import Accuracy, ClusterIdentity, PerformanceMap
 from prism.plan import Objective, Plan
 from prism.planner import CostModel, decide
@@ -134,6 +134,12 @@ def test_asking_for_the_decision_runs_nothing(adaptive):
     decision = adaptive.model.decide(pixel_values=images(8))
     assert {"local", "batch:2"} <= {str(each.plan) for each in decision.candidates}
     assert adaptive.model.last_record is before
+
+
+def test_the_decision_is_that_of_the_output_that_is_wanted(adaptive):
+    assert adaptive.model.decide(output="top_k", pixel_values=images(8)).candidates
+    with pytest.raises(RequestError, match="unknown output 'best'"):
+        adaptive.model.decide(output="best", pixel_values=images(8))
 
 
 def test_runs_alone_tell_that_the_link_changed(adaptive):

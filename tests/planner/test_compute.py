@@ -68,7 +68,8 @@ def test_the_factor_stays_within_what_was_seen(ratios):
 def test_equal_parts_are_expected_to_take_equally_long(text):
     expected_s = Truth().compute_s(Plan.parse(text), 4)
     found = MODEL.compute_samples(ran(text, 4, expected_s, 3 * expected_s))
-    assert found == {"node0": pytest.approx(1.0), "node1": pytest.approx(3.0)}
+    # A helper ends before the last block, of which rank 0 computes a sixth.
+    assert found == {"node0": pytest.approx(1.0), "node1": pytest.approx(3.0, rel=0.02)}
 
 
 def test_balanced_parts_of_unequal_boards_too_and_others_by_their_work():
@@ -85,7 +86,7 @@ def test_balanced_parts_of_unequal_boards_too_and_others_by_their_work():
     for text, longer in ((shapes[0], 2.0), (shapes[1], 1.0)):
         own_s = model.predict(Plan.parse(text), 4, LENGTH, STATE).compute_s
         found = model.compute_samples(ran(text, 4, own_s, longer * own_s))
-        assert found == {"node0": pytest.approx(1.0), "node1": pytest.approx(1.0)}
+        assert found == {"node0": pytest.approx(1.0), "node1": pytest.approx(1.0, rel=0.02)}
 
 
 def test_rows_are_compared_with_the_same_rows_alone():
@@ -163,4 +164,11 @@ def test_what_is_predicted_is_what_is_expected():
     for text in ("local", "seq:2:L10", "batch:2"):
         own_s = model.predict(Plan.parse(text), 8, LENGTH, LinkState(1e12, 0.0)).compute_s
         found = model.compute_samples(ran(text, 8, *[own_s] * Plan.parse(text).size))
-        assert found == pytest.approx(dict.fromkeys(found, 1.0)) and found
+        assert found == pytest.approx(dict.fromkeys(found, 1.0), rel=0.02) and found
+
+
+def test_with_lag_a_helper_ends_two_blocks_earlier_and_is_no_faster_for_it():
+    text = "seq:2:L10:lag1"
+    own_s = Truth().compute_s(Plan.parse(text), 4)
+    found = MODEL.compute_samples(ran(text, 4, own_s, own_s * 10 / (11 + 1 / 6)))
+    assert found == pytest.approx({"node0": 1.0, "node1": 1.0})

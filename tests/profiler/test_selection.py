@@ -41,6 +41,15 @@ def test_a_plan_is_measured_at_its_smallest_and_largest_size_before_any_between(
     assert [{point.length for point in unit} for unit in by_length] == [{32}, {128}, {512}]
 
 
+def test_a_plan_that_was_begun_gets_its_other_length_before_larger_batches():
+    wanted = points(lengths=(32, 512), model=LLAMA)
+    begun = Plan.parse("seq:2:L10:f16")
+    found = units(wanted, {begun})
+    assert [unit[0].plan for unit in found[:4]] == [Plan()] * 4
+    assert set(found[4]) == {Point(begun, 1, 32), Point(begun, 1, 512)}
+    assert found[:4] + found[5:] == units(wanted)
+
+
 def test_with_all_the_time_there_is_everything_is_chosen():
     wanted = points()
     assert set(affordable(units(wanted), work, float("inf"))) == set(wanted)

@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from prism.api.placement import Placement
+from prism.api.placement import Placement, identity_of
 from prism.coordinator.adaptive import Adaptive
 from prism.coordinator.dispatch import Work
 from prism.coordinator.experience import Experience
@@ -25,9 +25,9 @@ from prism.models.inputs import check_inputs
 from prism.models.load import ModelInfo
 from prism.models.outputs import settle_form
 from prism.output_form import FULL, OutputForm
-from prism.perfmap import ClusterIdentity, NodeInfo, PerformanceMap
+from prism.perfmap import ClusterIdentity, PerformanceMap
 from prism.plan import Objective, Plan
-from prism.planner import WHOLE, Decision, Wanted
+from prism.planner import Decision, Wanted
 from prism.record import LinkState, Response, RunRecord
 
 AUTO = "auto"
@@ -176,16 +176,23 @@ class DistributedModel:
         if len(perf.nodes) > 1:
             self._monitor = LinkMonitor(adaptive, self._live)
 
-    def decide(self, *, objective: Objective | None = None, **inputs: Any) -> Decision:
+    def decide(
+        self,
+        *,
+        objective: Objective | None = None,
+        output: OutputForm | str = FULL,
+        **inputs: Any,
+    ) -> Decision:
         """Return the plan that a request would get, and why; runs nothing.
 
         Raises:
             PlanError: no performance map is in use.
+            RequestError: the inputs do not fit the model, or it has no such output.
         """
+        form = self._settled(OutputForm.of(output))
         batch, length = check_inputs(self.info, inputs)
-        adaptive = self._adapting()
         self._nodes.welcome(self._live.roster.alive)
-        return self._choice(adaptive, batch, length, objective)
+        return self._choice(batch, length, objective, form)
 
     @property
     def link(self) -> LinkState:
@@ -198,19 +205,7 @@ class DistributedModel:
 
     def identity(self) -> ClusterIdentity:
         """Return what a performance map of this model on these nodes is bound to."""
-        facts = {name: self._live.coordinator.hello(name).facts for name in self._live.roster.alive}
-        nodes = (
-            NodeInfo(
-                name=name,
-                hardware=each.hardware,
-                torch=each.torch,
-                transformers=each.transformers,
-                dtype=self.dtype,
-                threads=each.threads,
-            )
-            for name, each in facts.items()
-        )
-        return ClusterIdentity(self.fingerprint, tuple(nodes))
+        return identity_of(self._live, self.fingerprint, self.dtype)
 
     def close(self) -> None:
         """Stop watching the link. Safe to call twice."""
@@ -246,8 +241,7 @@ class DistributedModel:
         adaptive = self._experience.adaptive
         decision = None
         if plan == AUTO or (plan is None and adaptive is not None):
-            wanted = Wanted.of(form)
-            decision = self._choice(self._adapting(), batch, length, objective, wanted)
+            decision = self._choice(batch, length, objective, form)
             placed = Placed(decision.choice.on(decision.nodes), decision.nodes)
         else:
             placed = self._placement.of(_named(plan))
@@ -263,13 +257,9 @@ class DistributedModel:
         )
 
     def _choice(
-        self,
-        adaptive: Adaptive,
-        batch: int,
-        length: int,
-        objective: Objective | None,
-        wanted: Wanted = WHOLE,
+        self, batch: int, length: int, objective: Objective | None, form: OutputForm
     ) -> Decision:
+        adaptive = self._adapting()
         ready = self.nodes
         if not ready:
             raise ClusterError("no node of the cluster is alive with this model; start it again")
@@ -282,7 +272,7 @@ class DistributedModel:
             objective=objective,
             load=self._live.scheduler.load(),
             backoff=self._experience.paused(),
-            wanted=wanted,
+            wanted=Wanted.of(form),
         )
 
     def _adapting(self) -> Adaptive:

@@ -1,13 +1,38 @@
-"""On which nodes a plan that a caller named runs, and what stands in its way."""
+"""The nodes of a cluster: what they are, where a named plan runs, and what stands in its way."""
 
 from __future__ import annotations
 
 from prism.coordinator.experience import Experience
+from prism.coordinator.live import LiveCluster
 from prism.coordinator.loading import ModelNodes
 from prism.coordinator.recovery import Placed, place
 from prism.coordinator.roster import Roster
 from prism.errors import ClusterError, PlanError
+from prism.perfmap import ClusterIdentity, NodeInfo
 from prism.plan import Plan
+
+
+def identity_of(live: LiveCluster, fingerprint: str, dtype: str) -> ClusterIdentity:
+    """Return what a performance map of a model on the nodes alive is bound to.
+
+    Args:
+        live: the cluster.
+        fingerprint: of the model.
+        dtype: of its weights.
+    """
+    facts = {name: live.coordinator.hello(name).facts for name in live.roster.alive}
+    nodes = (
+        NodeInfo(
+            name=name,
+            hardware=each.hardware,
+            torch=each.torch,
+            transformers=each.transformers,
+            dtype=dtype,
+            threads=each.threads,
+        )
+        for name, each in facts.items()
+    )
+    return ClusterIdentity(fingerprint, tuple(nodes))
 
 
 class Placement:

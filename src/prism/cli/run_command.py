@@ -17,6 +17,7 @@ import typer
 from prism.cli import output
 from prism.cli.arguments import MODEL_HELP, POINT_ESTIMATE_HELP, check_at_least
 from prism.cli.target import Target, read_target
+from prism.cli.ticker import waiting
 from prism.errors import ConfigError, ModelError, RequestError
 from prism.output_form import OutputForm
 from prism.plan import WIRE_BYTES, Metric, Objective, Plan
@@ -81,9 +82,9 @@ def run(
     placed = option.plan.on(target.names)
     paths = [*(inputs or ()), *(files or ())]
     _check_cheaply(paths, text or (), dtype)
-    with output.progress(f"reading {model}"):
+    with waiting(f"reading {model}"):
         request = _prepare(model, paths, text or (), placed, form)
-    with output.progress(f"opening {target}"):
+    with waiting(f"opening {target}"):
         opened = target.open()
     with opened as live:
         outcome = _run_repeatedly(live, request, option, dtype, repeat)
@@ -226,12 +227,12 @@ class _Outcome:
 def _run_repeatedly(
     live: Cluster, request: _Request, option: _PlanOption, dtype: str, repeat: int
 ) -> _Outcome:
-    with output.progress(f"loading the model on {len(live.nodes)} nodes"):
+    with waiting(f"loading the model on {len(live.nodes)} nodes"):
         model = live.load(request.info.source, dtype)
     if option.perf:
         model.use_map(option.perf, objective=option.objective)
     records = []
-    with output.progress(f"running {option}"):
+    with waiting(f"running {option}"):
         for _ in range(repeat):
             answer = model(plan=str(option), output=request.form, **request.inputs)
             assert model.last_record is not None

@@ -5,6 +5,11 @@ choice. A surface therefore corrects its points first: each becomes the middle b
 value at or below it (in both directions) and the smallest at or above. Points that already rise
 stay exactly as measured. Between points it is linear; above the last it continues the last slope;
 below the first it holds the first value, since fixed costs do not shrink.
+
+Where a length lacks a batch size, other lengths tell how the value grows with the batch: what is
+missing is to a value of its length as the same two are at the nearest lengths that have both, but
+no more than in proportion to the batch: next to nothing grows by any factor. A length longer than
+all that have both is continued by itself: its fixed costs weigh less, so that it grows more.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from itertools import pairwise
 from operator import le
 
 Grid = list[list[float]]
+Points = Mapping[tuple[int, int], float]
 
 
 class Surface:
@@ -22,21 +28,21 @@ class Surface:
 
     __slots__ = ("_batches", "_columns", "_lengths")
 
-    def __init__(self, points: Mapping[tuple[int, int], float]) -> None:
+    def __init__(self, points: Points) -> None:
         """Take at least one point with values of 0 or more; gaps in the grid are filled."""
         assert points, "a surface needs a point"
         self._batches = sorted({batch for batch, _ in points})
         self._lengths = sorted({length for _, length in points})
-        if len(points) == len(self._batches) * len(self._lengths):
-            columns = [[points[b, length] for b in self._batches] for length in self._lengths]
-        else:
-            columns = [self._fill(points, length) for length in self._lengths]
-        self._columns = _rising(columns)
+        points = _filled(points)
+        self._columns = _rising([self._column(points, length) for length in self._lengths])
 
-    def _fill(self, points: Mapping[tuple[int, int], float], length: int) -> list[float]:
+    def _column(self, points: Points, length: int) -> list[float]:
         """Return the values at one length for every batch size of the grid."""
         batches = [batch for batch in self._batches if (batch, length) in points]
-        values = _rising([[points[batch, length] for batch in batches]])[0]
+        values = [points[batch, length] for batch in batches]
+        if len(batches) == len(self._batches):
+            return values
+        values = _rising([values])[0]
         return [_along(batches, values, batch) for batch in self._batches]
 
     def extrapolates(self, batch: int, length: int) -> bool:
@@ -71,6 +77,52 @@ class Surface:
 
     def _tail_slope(self, values: Sequence[float]) -> float:
         return _tail_slope(self._lengths, values)
+
+
+def _filled(points: Points) -> Points:
+    """Return the points and those that follow from how the value grows at other lengths."""
+    batches, lengths = ({point[axis] for point in points} for axis in (0, 1))
+    while missing := [(b, n) for b in batches for n in lengths if (b, n) not in points]:
+        found = {
+            (batch, length): value
+            for batch, length in missing
+            if (value := _as_elsewhere(points, batch, length)) is not None
+        }
+        if not found:
+            break
+        points = {**points, **found}
+    return points
+
+
+def _as_elsewhere(points: Points, batch: int, length: int) -> float | None:
+    """Return the value at a point if it grows there with the batch as at the lengths nearby."""
+    own = [other for other, here in points if here == length]
+    guesses = {}
+    for base in _around(own, batch):
+        least, most = sorted((1.0, batch / base))
+        growth = {
+            there: min(most, max(least, points[batch, there] / points[base, there]))
+            for other, there in points
+            if other == batch and points.get((base, there))
+        }
+        if growth and length <= max(growth):
+            near = _around(list(growth), length)
+            guesses[base] = points[base, length] * _between(near, growth, length)
+    return _between(list(guesses), guesses, batch) if guesses else None
+
+
+def _around(knots: Sequence[int], x: int) -> list[int]:
+    """Return the nearest knot below and the nearest above, as far as there are such."""
+    below, above = [k for k in knots if k <= x], [k for k in knots if k > x]
+    return [*([max(below)] if below else []), *([min(above)] if above else [])]
+
+
+def _between(knots: Sequence[int], values: Mapping[int, float], x: int) -> float:
+    """Return the value on the line between one or two knots; the value of one alone."""
+    if len(knots) == 1:
+        return values[knots[0]]
+    part = (x - knots[0]) / (knots[1] - knots[0])
+    return values[knots[0]] * (1 - part) + values[knots[1]] * part
 
 
 def _along(knots: Sequence[int], values: Sequence[float], x: int) -> float:

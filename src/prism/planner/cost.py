@@ -31,6 +31,7 @@ from prism.planner.link_estimate import LinkSample
 from prism.planner.link_part import LinkPart, LinkTime
 from prism.planner.strategies import strategy_of
 from prism.planner.traffic import (
+    brought_rows,
     cover_s,
     exchange_bytes,
     exchange_count,
@@ -72,7 +73,7 @@ _LinkSurfaces = tuple[Surface, Surface, Surface]
 
 
 class PlanCost:
-    """Predicts one measured plan shape."""
+    """Predicts one measured plan shape; for `brings_rows` see `traffic.brought_rows`."""
 
     def __init__(
         self,
@@ -109,17 +110,14 @@ class PlanCost:
         self._total = _surface(entries, lambda entry: entry.total_s.median)
         metered = {(e.batch, e.length): e.energy_j.median for e in entries if e.energy_j}
         self._energy = Surface(metered) if metered else None
-        times = {
-            (entry.batch, entry.length): self._link_times(
-                _as_measured(entry), entry.batch, entry.length
-            )
-            for entry in entries
-        }
+        costs = {(entry.batch, entry.length): _as_measured(entry) for entry in entries}
+        times = {point: self._link_times(cost, *point) for point, cost in costs.items()}
         self._comm, self._input, self._output = (
             LinkPart({point: parts[index] for point, parts in times.items()}, self._measured)
             for index in range(3)
         )
-        self._by_link: OrderedDict[tuple[float, float], _LinkSurfaces] = OrderedDict()
+        self.brings_rows = brought_rows(entries, self.plan, model, link)
+        self._by_link = OrderedDict[tuple[float, float], _LinkSurfaces]()
         self.work: Callable[[int, int], Cost] = lru_cache(maxsize=_POINTS_KEPT)(self._work)
 
     def at(self, batch: int, length: int, link: LinkState, slowdown: float = 1.0) -> Cost:

@@ -200,7 +200,8 @@ class Coverage:
     ) -> dict[str, float]:
         """Return the expected computation of a plan that exchanges.
 
-        Measured was rank 0. A helper's differs as its share of the work does, and its speed alone.
+        Measured was rank 0. A helper's differs as its share of the work does, the blocks that it
+        computes, and its speed alone.
         """
         hardware = list(self.hardware.values())
         measured = self.measured(plan, nodes)
@@ -211,9 +212,10 @@ class Coverage:
             return dict(zip(nodes, computed_s, strict=True))
         own_s = measured.work(batch, length).compute_s
         shares = plan.shares or (1.0,) * plan.size
+        blocks = self.positions.blocks_computed(measured, length)
         alone_s = {
-            name: share * self.split.work(name, batch, length).compute_s
-            for name, share in zip(nodes, shares, strict=False)
+            name: share * count * self.split.work(name, batch, length).compute_s
+            for name, share, count in zip(nodes, shares, blocks, strict=False)
             if self.split.covers((name,))
         }
         expected_s = {nodes[0]: own_s}

@@ -19,7 +19,7 @@ from prism.planner.answers import WHOLE, Wanted
 from prism.planner.cost import NO_STALL_S, Cost, PlanCost
 from prism.planner.setting import Setting
 from prism.planner.shares import improved
-from prism.planner.steps import played
+from prism.planner.steps import blocks_computed, played
 from prism.planner.traffic import (
     cover_s,
     exchange_bytes,
@@ -95,19 +95,31 @@ class PositionSplit:
             batch: rows.
             length: positions per row.
         """
-        own_s = measured.work(batch, length).compute_s
-        whole_s = [self._alone_s(name, batch, length) for name in nodes]
+        blocks = self.blocks_computed(measured, length)
+        paces = self._block_s(plan, measured, nodes, batch, length)
+        return tuple(count * seconds for count, seconds in zip(blocks, paces, strict=True))
+
+    def blocks_computed(self, measured: PlanCost, length: int) -> list[float]:
+        """Return by rank how many blocks' work a node does, whatever the split."""
+        return blocks_computed(measured.plan, self._model, not self._gathers(measured, length))
+
+    def _block_s(
+        self, plan: Plan, measured: PlanCost, nodes: Sequence[str], batch: int, length: int
+    ) -> list[float]:
+        """Return how long each node of a plan computes on one block, as in the map."""
+        own_s = measured.work(batch, length).compute_s / self.blocks_computed(measured, length)[0]
+        whole_s = [self._alone_s(name, batch, length) / self._model.blocks for name in nodes]
         if not own_s or not whole_s[0]:
-            return (own_s,) * len(nodes)
+            return [own_s] * len(nodes)
         at_measured = self._multiplications(measured.plan, length)[0]
         whole = self._block(length, 0)
         work = _fitted((at_measured, own_s), (whole, whole_s[0]))
-        return tuple(
+        return [
             (work.fixed_s + work.per_multiplication_s * multiplications) * alone_s / whole_s[0]
             for multiplications, alone_s in zip(
                 self._multiplications(plan, length), whole_s, strict=True
             )
-        )
+        ]
 
     def cost(self, plan: Plan, measured: PlanCost, base: Cost, setting: Setting) -> Cost:
         """Return the cost of a plan from that of the measured split under the same conditions.
@@ -165,19 +177,21 @@ class PositionSplit:
         """Whether all nodes of the measured split are busy to the end anyway.
 
         Then the one that begins last sets the pace, and a smaller share of its would cost more in
-        every block than it gains in the first. Not so where rank 0 waits for it at the end.
+        every block than it gains in the first. Not so where rank 0 waits for it at the end, nor
+        with lag, where helpers compute fewer blocks.
         """
         nodes, batch, length, _, slowdown = setting
-        if self._gathers(length):
+        if measured.plan.lag or self._gathers(measured, length):
             return False
-        computed_s = self.compute_s(measured.plan, measured, nodes, batch, length)
-        paces = [each * slow for each, slow in zip(computed_s, slowdown, strict=True)]
+        block_s = self._block_s(measured.plan, measured, nodes, batch, length)
+        paces = [each * slow for each, slow in zip(block_s, slowdown, strict=True)]
         return max(paces) <= (1 + _ALIKE) * min(paces)
 
-    def _gathers(self, length: int) -> bool:
+    def _gathers(self, measured: PlanCost, length: int) -> bool:
         """Whether rank 0 needs something of the others' rows: of causal ones the last, at least."""
-        all_rows = needs_all_rows(self._model, self._payload, length)
-        return self._model.causal or all_rows or not self._wanted.gathers_rows
+        if self._model.causal or not self._wanted.gathers_rows or measured.brings_rows:
+            return True
+        return needs_all_rows(self._model, self._payload, length)
 
     def _outputs(self, plan: Plan, batch: int, length: int) -> list[float]:
         """Return the bytes that each helper sends at the end."""
@@ -191,17 +205,15 @@ class PositionSplit:
     def _ends_s(self, plan: Plan, measured: PlanCost, base: Cost, setting: Setting) -> float:
         """Return when rank 0 has everything that its model head needs, from when it began."""
         nodes, batch, length, ways, slowdown = setting
-        computed_s = self.compute_s(plan, measured, nodes, batch, length)
-        block_s = [
-            seconds * factor / self._model.blocks
-            for seconds, factor in zip(computed_s, slowdown, strict=True)
-        ]
+        as_in_map = self._block_s(plan, measured, nodes, batch, length)
+        block_s = [seconds * slow for seconds, slow in zip(as_in_map, slowdown, strict=True)]
         # All inputs leave the first node at once and share its uplink.
         bits = 8.0 * sum(helper_input_bytes(plan, self._model, self._payload, batch, length))
         begins_s = [0.0, *(way.latency_s + bits / way.bandwidth_bps for way in ways)]
         exchange_s = self._exchange_s(plan, measured, base, setting)
-        ends_s = played(plan, self._model, block_s, begins_s, exchange_s)
-        if not self._gathers(length):
+        one_row = not self._gathers(measured, length)
+        ends_s = played(plan, self._model, block_s, begins_s, exchange_s, one_row)
+        if one_row:
             return ends_s[0]
         outputs = self._outputs(plan, batch, length)
         came_s = [
@@ -227,9 +239,10 @@ class PositionSplit:
         count = exchange_count(plan, self._model, self._link)
         if not count:
             return takes_s
-        computed_s = self.compute_s(measured.plan, measured, nodes, batch, length)
-        hidden_s = cover_s(plan, self._model, max(computed_s))
-        stall_s = (base.comm_s - max(computed_s) + computed_s[0]) / count
+        block_s = self._block_s(measured.plan, measured, nodes, batch, length)
+        hidden_s = cover_s(plan, self._model, self._model.blocks * max(block_s))
+        longer_s = self._model.blocks * (max(block_s) - block_s[0])
+        stall_s = (base.comm_s - longer_s) / count
         so_far_s = min(took_s, hidden_s) if stall_s <= NO_STALL_S else hidden_s + stall_s
         return max(0.0, so_far_s + takes_s - took_s)
 

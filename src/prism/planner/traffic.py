@@ -6,11 +6,12 @@ of an exchange against the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from prism.partition import own_input
 from prism.partition.spans import spans
-from prism.perfmap import MapLink, Payload
+from prism.perfmap import MapLink, Measurement, Payload
 from prism.plan import WIRE_BYTES, ModelShape, Plan
 from prism.record import LinkState
 
@@ -84,7 +85,24 @@ def output_row_bytes(plan: Plan, model: ModelShape, batch: int, length: int) -> 
 
 def needs_all_rows(model: ModelShape, payload: Payload, length: int) -> bool:
     """Whether the model head needs the output of all positions, told from the size of its own."""
+    if payload.output_bytes_per_position:
+        return True
     return payload.outputs(1, length) >= _FLOAT32_BYTES * model.hidden * length / 2
+
+
+def brought_rows(
+    entries: Iterable[Measurement], plan: Plan, model: ModelShape, link: MapLink
+) -> bool:
+    """Return whether helpers sent rank 0 all their output rows when a plan was measured.
+
+    Some heads, such as one that averages all positions, have a small output and need every row.
+    Told from the time that outputs took, as a whole, against that of so many bytes.
+    """
+    if not plan.exchanges:
+        return False
+    rows = [(sum(output_row_bytes(plan, model, e.batch, e.length)), e.output_s) for e in entries]
+    took_s = sum(output_s.median for _, output_s in rows)
+    return took_s >= 8 * sum(nbytes for nbytes, _ in rows) / link.bandwidth_bps / 2
 
 
 def exchange_bytes(plan: Plan, model: ModelShape, batch: int, length: int, shared: bool) -> int:

@@ -170,7 +170,8 @@ class Schedule:
         self._budget.reserved_s = min(needed_s, _PART_HELD_OUT * self._budget.limit_s)
 
     def _affordable(self) -> dict[Point, float]:
-        return affordable(units(self.points), self.cost_s, self._budget.left_s)
+        begun = {point.plan for point in self.points if self._partial.records(point)}
+        return affordable(units(self.points, begun), self.cost_s, self._budget.left_s)
 
     def _fit(self, points: Collection[Point], runs: int) -> bool:
         return sum(self.cost_s(point, runs) for point in points) <= self._budget.left_s

@@ -7,7 +7,7 @@ plan after plan; then the sizes between. What fits nowhere is left out, and pred
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from prism.plan import Plan
 from prism.profiler.points import Point, is_corner
@@ -32,8 +32,13 @@ def batches_for(output_bytes: Callable[[int], float]) -> tuple[tuple[int, ...], 
     return tuple(fitting) or BATCHES[-1:]
 
 
-def units(points: Sequence[Point]) -> list[Unit]:
+def units(points: Sequence[Point], begun: Collection[Plan] = ()) -> list[Unit]:
     """Return what is measured together or not at all, the most telling first.
+
+    Args:
+        points: all there are.
+        begun: plans that have been measured somewhere. After `local` they come first, with their
+            smallest batch: measured at the shortest length only, they would mislead at all others.
 
     Where a plan's corners are too much, its smallest batch is taken, at the shortest and longest
     length. Then come the sizes between, all of a length together: a plan's cost at one length is
@@ -49,6 +54,7 @@ def units(points: Sequence[Point]) -> list[Unit]:
         for plan in ordered
     }
     found: list[Unit] = [(point,) for point in corners.get(Plan(), ())]
+    found.extend(_of_smallest_batch(corners[plan]) for plan in ordered if plan in begun)
     found.extend(corners.values())
     found.extend(_of_smallest_batch(corners[plan]) for plan in ordered)
     for plan in ordered:
