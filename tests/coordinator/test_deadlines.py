@@ -69,3 +69,10 @@ def test_a_caller_in_a_hurry_shortens_the_limits(took_s, left_s):
 def test_plans_are_told_apart():
     times = RunTimes().took(PLAN, 1, 197, 50.0)
     assert times.expected("local node0", 1, 197) is None
+
+
+@given(seconds)
+def test_rows_may_be_under_way_for_as_long_as_the_run_may_take(took_s):
+    deadline = RunTimes().took(PLAN, 1, 197, took_s).expected(PLAN, 1, 197).deadline()
+    assert deadline.of_node(exchanges=True) == deadline.exchange_s
+    assert deadline.of_node(exchanges=False) == deadline.answer_s > deadline.exchange_s

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.families import BLOCKS, BY_NAME, assert_equal_outputs
+from transformers import Dinov2Backbone, Dinov2Config, ViTConfig, ViTModel
 
 from prism.engine.engine import Engine
 from prism.engine.strategies import STRATEGIES
@@ -78,6 +79,20 @@ def test_only_rows_that_take_long_to_travel_are_sent_in_two_parts():
     ):
         assert strategy.sent_first(vit, inputs) is None
     assert STRATEGIES["sequence"].sent_first(vit, {"pixel_values": images}) is None
+
+
+def test_rows_that_a_model_looks_at_all_at_once_are_sent_at_once():
+    strategy = STRATEGIES["batch"]
+    llama = adopt(BY_NAME["LlamaForCausalLM"].model()).info
+    assert strategy.sent_first(llama, {"input_ids": torch.ones(4, 4096, dtype=torch.int64)}) is None
+    images = {"pixel_values": torch.zeros(4, 3, 224, 224)}
+    small = {"num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 24}
+    for recorded in (False, True):
+        config = ViTConfig(**small, output_hidden_states=recorded)
+        sent_first = strategy.sent_first(adopt(ViTModel(config)).info, images)
+        assert (sent_first is None) == recorded
+    backbone = Dinov2Backbone(Dinov2Config(**small))
+    assert strategy.sent_first(adopt(backbone).info, images) is None
 
 
 @pytest.mark.parametrize("blocks", [1, BLOCKS])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tests.families import CASES, PARTS
 
+from prism.errors import ClusterError
 from prism.models.inputs import main_input
 from prism.models.load import adopt
 from prism.models.own_input import can_be_cut, cut, embedding_only, restore
@@ -62,3 +63,17 @@ def test_bytes_stay_bytes():
     part = cut(info, whole, own)
     assert part.dtype == torch.uint8
     assert torch.equal(cut(info, restore(info, part, own, whole.shape), own), part)
+
+
+@pytest.mark.parametrize("name", ["ViTModel", "WhisperEncoder"])
+def test_a_part_of_something_else_is_refused_before_memory_is_taken(name):
+    case = next(case for case in CASES if case.name == name)
+    info = adopt(case.model()).info
+    whole = case.inputs(batch=1)[main_input(info)]
+    own = spans(case.tokens, 2)[1]
+    part = cut(info, whole, own)
+    shape = tuple(whole.shape)
+    # The first would be filled from the one row, the second needs more memory than there is.
+    for wrong in ((10**4, *shape[1:]), (10**9, *shape[1:]), shape[:-1], (1,), (*shape[:-1], 1)):
+        with pytest.raises(ClusterError, match=r"a part of shape .* is not that of the positions"):
+            restore(info, part, own, wrong)

@@ -150,8 +150,9 @@ class StandIn:
         epoch=None,
         timeout_s=30.0,
         request=None,
+        **more,
     ):
-        """Ask nodes to run a batch as it is packed; return the request."""
+        """Ask nodes to run a batch as it is packed, and with more said; return the request."""
         request = request or next(_requests)
         message = control.Run(
             request=request,
@@ -161,10 +162,16 @@ class StandIn:
             inputs=description,
             epoch=epoch,
             timeout_s=timeout_s,
+            **more,
         )
         for name in names:
             self.send(name, message, frames)
         return request
+
+    def send_rest(self, name, request, inputs):
+        """Send the rows that follow those of a run."""
+        description, frames = codec.pack(inputs)
+        self.send(name, control.Rest(request=request, inputs=description), frames)
 
     def output(self, request, nodes=1):
         """Return the logits and the record of a run, once all its nodes have answered."""

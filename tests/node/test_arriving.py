@@ -59,3 +59,17 @@ def test_a_request_that_is_given_up_ends_the_wait(tasks, give_up):
 def test_rows_that_never_come_end_in_a_deadline(tasks):
     with pytest.raises(DeadlineExceeded, match="2 rows did not arrive within 0.01 s"):
         ArrivingRows(run_with_rest(tasks), 0.01).take()
+
+
+def test_what_was_announced_and_given_up_is_forgotten(tasks):
+    tasks.announce(3)
+    tasks.cancel(3)
+    assert run_with_rest(tasks).announced_s is None
+
+
+def test_rows_that_nobody_took_are_let_go(tasks):
+    task = run_with_rest(tasks)
+    tasks.add_rest(*rest_of(3, torch.ones(2, 3)))
+    assert ArrivingRows(task, LONG_S).arrived
+    assert tasks.carry_out(task, lambda task: None)
+    assert task.rest.empty()

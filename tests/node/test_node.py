@@ -117,6 +117,62 @@ def test_a_broken_image_fails_its_request_and_no_other(site):
     assert close(logits, alone(site.vit, pixel_values=x).logits)
 
 
+def test_rows_that_follow_join_the_first(site):
+    coordinator, x = site.coordinator, pixels(3)
+    packed = codec.pack({"pixel_values": x[:1]})
+    request = coordinator.send_run(["a"], "batch:2", *packed, rest_rows=2)
+    coordinator.send_rest("a", request, {"pixel_values": x[1:]})
+    logits, record = coordinator.output(request)
+    assert close(logits, alone(site.vit, pixel_values=x).logits)
+    assert record["batch"] == 3
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"pixel_values": torch.rand(2, 3, 64, 64)},
+        {"pixel_values": torch.rand(2, 3, 32, 32, 1)},
+        {"pixel_values": torch.tensor(1.0)},
+        {"pixel_values": "rows"},
+        {"pixels": torch.rand(2, 3, 32, 32)},
+        {},
+        [torch.rand(2, 3, 32, 32)],
+    ],
+)
+def test_rows_that_do_not_fit_fail_their_request_and_no_other(site, rows):
+    coordinator, x = site.coordinator, pixels(1)
+    request = coordinator.send_run(["a"], "batch:2", *codec.pack({"pixel_values": x}), rest_rows=2)
+    coordinator.send_rest("a", request, rows)
+    failed = coordinator.failure(request)
+    assert failed.error == "ModelFailed" and "\n" not in failed.message
+    logits, _ = coordinator.output(coordinator.run(["a"], "local", x))
+    assert close(logits, alone(site.vit, pixel_values=x).logits)
+
+
+def test_rows_that_nobody_asked_for_do_no_harm(site):
+    coordinator, x = site.coordinator, pixels(1)
+    request = coordinator.announce("a")
+    coordinator.send_rest("a", request, {"pixel_values": x})
+    coordinator.run(["a"], "local", x, request=request)
+    coordinator.send_rest("a", request, {"pixel_values": x})
+    logits, record = coordinator.output(request)
+    assert close(logits, alone(site.vit, pixel_values=x).logits)
+    assert record["batch"] == 1
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 3, 32, 32), (10**15, 3, 32, 32), (2,), ()])
+def test_a_part_of_an_input_that_cannot_be_is_refused_in_words(site, shape):
+    coordinator = site.coordinator
+    epoch, _ = coordinator.form("a", "b")
+    packed = codec.pack({"pixel_values": torch.rand(2, 8, 3, 8, 8)})
+    request = coordinator.send_run(
+        ["b"], "seq:2:L2", *packed, epoch=epoch, whole_shape=shape, timeout_s=1e4
+    )
+    failed = coordinator.failure(request)
+    assert failed.error == "ClusterError" and "a part of shape (2, 8, 3, 8, 8)" in failed.message
+    coordinator.send("a", control.CloseGroups(epochs=(epoch,)))
+
+
 @pytest.mark.parametrize(
     ("plan", "inputs", "error"),
     [

@@ -152,7 +152,7 @@ class FormGroup(_Message):
 
 
 class Announce(_Message):
-    """A message with large frames comes next; not answered.
+    """Large frames come next, in one message or two; not answered.
 
     A message is handed over whole, so that nothing else tells when its first byte came.
 
@@ -175,7 +175,7 @@ class Run(_Message):
         output: the form of the output that is wanted, in its text form.
         inputs: what `codec.pack` said of them.
         epoch: of the group that a sequence plan runs in.
-        timeout_s: longest wait for one exchange.
+        timeout_s: longest wait for one exchange, or for the rows that follow.
         whole_shape: shape of the main input where helpers have only their own part of it.
         rest_rows: rows that follow in a `Rest`, so that this node can begin with those here.
     """

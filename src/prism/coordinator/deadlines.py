@@ -38,6 +38,13 @@ class Deadline:
     exchange_s: float = _FIRST_EXCHANGE_S
     answer_s: float = _FIRST_ANSWER_S
 
+    def of_node(self, *, exchanges: bool) -> float:
+        """Return the longest wait of a node: for one exchange, or else for rows under way to it.
+
+        The latter may take as long as the whole run on a slow link.
+        """
+        return self.exchange_s if exchanges else self.answer_s
+
     def later(self, seconds: float) -> Deadline:
         """Return these limits for nodes that may be stuck for so long before they begin."""
         return Deadline(self.exchange_s, self.answer_s + seconds)

@@ -118,7 +118,8 @@ class Dispatcher:
         parts = placement.inputs
         replies: dict[str, _Reply] = {}
         try:
-            sent = self._send(call, work, placed, placement, deadline.exchange_s, codings)
+            longest_s = deadline.of_node(exchanges=placed.plan.exchanges)
+            sent = self._send(call, work, placed, placement, longest_s, codings)
             self._collect(call, sent, started_s + deadline.answer_s, replies)
         except BaseException as error:
             # Whatever it was, an interrupt too: nobody waits for the others' work any more, and
@@ -160,7 +161,7 @@ class Dispatcher:
         # All are announced before any is sent: behind the frames for another, the news would come
         # late.
         for name, parcel in parcels.items():
-            if name != self._home and messages.is_large(parcel.first.frames):
+            if name != self._home and messages.is_large(parcel.frames):
                 sent[name] = _Sent(parcel.nbytes, time.monotonic())
                 self._coordinator.send(name, messages.Announce(request=call.request))
         for name, parcel in parcels.items():

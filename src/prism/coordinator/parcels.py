@@ -37,10 +37,14 @@ class Parcel:
     rest_rows: int = 0
 
     @property
+    def frames(self) -> list[memoryview]:
+        """All tensors that cross the link."""
+        return [*self.first.frames, *(self.rest.frames if self.rest else ())]
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of tensors that cross the link."""
-        rest = [] if self.rest is None else self.rest.frames
-        return messages.size_of([*self.first.frames, *rest])
+        """How many bytes they have."""
+        return messages.size_of(self.frames)
 
 
 def parcels_of(

@@ -17,7 +17,10 @@ from typing import Any, Protocol
 import torch
 
 from prism.engine.rows import join_rows
+from prism.models.inputs import main_input, records_blocks
 from prism.models.instrument import BeforeBlock
+from prism.models.load import ModelInfo
+from prism.models.own_input import can_be_cut
 from prism.partition.forward_pass import PassComplete
 
 Inputs = Mapping[str, Any]
@@ -45,6 +48,16 @@ class Rest(Protocol):
             Cancelled: nobody waits for the answer any more.
             DeadlineExceeded: they did not come in time.
         """
+
+
+def can_catch_up(info: ModelInfo, inputs: Inputs) -> bool:
+    """Return whether rows may join others between two blocks of a model.
+
+    Before and behind its blocks a model that reads ids makes masks of all rows, or looks for their
+    last tokens; so it does of every input besides the main one. And what a model keeps of several
+    blocks would lack rows.
+    """
+    return can_be_cut(main_input(info)) and len(inputs) == 1 and not records_blocks(info)
 
 
 class RowsAlone:
@@ -75,8 +88,7 @@ def run_arriving(
 
     Args:
         forward: runs a model on checked inputs; returns None where its blocks were left early.
-        first: rows that are here. Nothing but the main input may have rows: what a model makes of
-            other inputs, such as a mask, would not fit all rows.
+        first: rows that are here, of inputs that `can_catch_up`.
         rest: the others.
     """
     alone = RowsAlone(rest)

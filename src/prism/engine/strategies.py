@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from prism.engine.arriving import run_arriving
+from prism.engine.arriving import can_catch_up, run_arriving
 from prism.engine.pooling import PooledParts
 from prism.engine.rows import join_rows, rows_of
 from prism.engine.sequence import SequencePass
@@ -83,9 +83,8 @@ class BatchStrategy(LocalStrategy):
         name = main_input(info)
         main: torch.Tensor = inputs[name]
         row_bytes = main[0].numel() * main.itemsize
-        # Other inputs, such as a mask or labels, tell the model of all rows at once.
         ahead = rows_ahead(len(main), row_bytes)
-        if len(inputs) > 1 or ahead == len(main):
+        if ahead == len(main) or not can_catch_up(info, inputs):
             return None
         return {name: main[:ahead]}, {name: main[ahead:]}
 

@@ -26,6 +26,15 @@ def main_input(info: ModelInfo) -> str:
     return str(info.architecture.main_input_name)
 
 
+def records_blocks(info: ModelInfo) -> bool:
+    """Return whether a model's own output is made of what several of its blocks give."""
+    config: Any = info.config
+    recorded = config.output_hidden_states or config.output_attentions
+    # So Whisper's audio classifier may, and every backbone does.
+    weighted = getattr(config, "use_weighted_layer_sum", False)
+    return bool(recorded or weighted) or hasattr(info.architecture, "out_features")
+
+
 def check_inputs(info: ModelInfo, inputs: Inputs) -> tuple[int, int]:
     """Check a request against a model; return its batch size and its length in tokens.
 

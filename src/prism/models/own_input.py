@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
+from prism.errors import ClusterError
 from prism.models.families import patch
 from prism.models.load import ModelInfo
 from prism.partition.spans import Span
@@ -47,16 +48,24 @@ def cut(info: ModelInfo, whole: torch.Tensor, own: Span) -> torch.Tensor:
 
 
 def restore(info: ModelInfo, part: torch.Tensor, own: Span, shape: Sequence[int]) -> torch.Tensor:
-    """Return an input of the whole `shape` that is `part` at the positions `own`, else zero."""
+    """Return an input of the whole `shape` that is `part` at the positions `own`, else zero.
+
+    Raises:
+        ClusterError: it is no part of such an input.
+    """
+    if tuple(part.shape) != _part_shape(info, own, shape):  # before memory is taken for the whole
+        raise ClusterError(
+            f"a part of shape {tuple(part.shape)} is not that of the positions {own.start} to "
+            f"{own.stop} of an input of shape {tuple(shape)}"
+        )
     whole = torch.zeros(tuple(shape), dtype=part.dtype)
     if whole.dim() == 3:
         whole[:, :, _frames(own, whole.shape[2])] = part
         return whole
     grid = _grid(info, whole)
     patches = _patches(info, own)
-    rows, columns = grid.shape[1:3]
+    columns = grid.shape[2]
     number = torch.arange(patches.start, patches.stop)
-    assert patches.stop <= rows * columns
     grid[:, number // columns, number % columns] = part
     return whole
 
@@ -110,6 +119,21 @@ def _patches(info: ModelInfo, own: Span) -> Span:
     """Return the patches of some positions, which are counted from behind the class token."""
     before = info.family.image_tokens
     return Span(max(0, own.start - before), max(0, own.stop - before))
+
+
+def _part_shape(info: ModelInfo, own: Span, shape: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the shape of what `cut` makes of an input; None where there is no such input."""
+    if len(shape) == 3:
+        batch, bins, length = shape
+        frames = _frames(own, length)
+        return batch, bins, frames.stop - frames.start
+    if len(shape) != 4:
+        return None
+    batch, channels, height, width = shape
+    edge = patch(info.config)
+    patches = _patches(info, own)
+    there = patches.stop <= (height // edge) * (width // edge)
+    return (batch, patches.size, channels, edge, edge) if there else None
 
 
 def _frames(own: Span, frames: int) -> slice:

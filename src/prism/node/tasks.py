@@ -109,6 +109,7 @@ class Tasks:
         A group is formed all the same: the others wait for this node, and it serves what comes.
         """
         with self._changing:
+            self._announced_s.pop(request, None)  # what was announced may never have been sent
             for task in self._open:
                 if task.request == request and not isinstance(task.message, control.FormGroup):
                     task.cancelled = True
@@ -141,9 +142,10 @@ class Tasks:
         except Exception as error:  # whatever happens here must reach the caller
             reason = f"{self._name}: {type(error).__name__}: {error}"
             reply = self._failure(task, "NodeFailed", reason)
-        task.frames = ()
         with self._changing:
             self._open.discard(task)
+            # Who carried it out may hold the task until the next one comes.
+            task.frames, task.rest = (), queue.SimpleQueue()
         if not task.void and reply is not None:
             message, frames = reply
             if task.request is not None and control.is_large(frames):
