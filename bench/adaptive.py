@@ -25,6 +25,7 @@ from rich.table import Table
 import prism
 from prism.api.model import DistributedModel
 from prism.api.profiling import ProfiledModel
+from prism.bench.console import wide_console
 from prism.bench.contest import (
     ADAPTIVE,
     ChangingLink,
@@ -57,12 +58,11 @@ TRACE = (
     (30, 3),
 )
 PAPER_PASSES = 2880
-WIDTH = 170  # of the tables in a file
 
 
 def main() -> None:
     options = parse()
-    console = console_for_tables()
+    console = wide_console()
     plans = [Plan.parse(text) for text in PLANS]
     with (
         prism.local_cluster(nodes=2, threads=1, link=PROFILED_AT) as cluster,
@@ -88,13 +88,6 @@ def main() -> None:
     }
     show(console, figures, results, f"2 nodes on one {hardware}, a core each; emulated link")
     print(json.dumps(figures))
-
-
-def console_for_tables() -> Console:
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
-    return console
 
 
 def profile(

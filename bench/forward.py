@@ -21,6 +21,7 @@ from rich.table import Table
 
 import prism
 from prism.api.model import DistributedModel
+from prism.bench.console import wide_console
 from prism.bench.contenders import PARTS, Alternation, Run, alternate, quartiles, requests
 from prism.bench.plain import plain_forward
 from prism.models.synthetic import synthetic_inputs
@@ -30,14 +31,11 @@ PLANS = (
     *("seq:2:C10:f16", "seq:2:L10:f16", "seq:2:C10:lag1:f16", "seq:2:L10:lag1:f16"),
 )
 PLAIN = "plain transformers"
-WIDTH = 150  # of the tables in a file
 
 
 def main() -> None:
     options = parse()
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = wide_console(150)
     rows = []
     # The plain run shares node0's core: the two never run at the same time.
     core = min(os.sched_getaffinity(0))

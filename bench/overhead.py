@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import prism
+from prism.bench.console import wide_console
 from prism.bench.plain import plain_forward
 from prism.models.synthetic import synthetic_inputs
 from prism.profiler.turns import take_turns
@@ -108,10 +109,7 @@ def show(rows: list[dict[str, Any]], hardware: str) -> None:
             *(f"{median:.2f} ({low:.2f}-{high:.2f})" for low, median, high in cells),
             f"{row['against_plain_ms']:.2f}",
         )
-    console = Console()
-    if not console.is_terminal:
-        console.width = 150
-    console.print(table)
+    wide_console(150).print(table)
 
 
 def report(

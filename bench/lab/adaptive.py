@@ -24,10 +24,11 @@ from bench.lab.devices import cluster_on
 from bench.lab.lab import Lab
 from bench.lab.options import add_lab_options, lab_of
 from bench.lab.program import Tell, run_to_end, telling
-from bench.lab.results import facts_of, wide_console
+from bench.lab.results import facts_of
 
 import prism
 from prism.api.profiling import ProfiledModel
+from prism.bench.console import wide_console
 from prism.cli.durations import read_seconds
 from prism.errors import ConfigError
 from prism.models.inputs import main_input

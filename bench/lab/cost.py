@@ -27,6 +27,7 @@ from bench.lab.shape import Link
 from rich.console import Console
 from rich.table import Table
 
+from prism.bench.console import wide_console
 from prism.errors import ConfigError
 
 _PORT = 5001
@@ -173,7 +174,4 @@ def show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         cells = ("-" if row[name] is None else str(row[name]) for name in columns)
         table.add_row(row["kind"], row["link"], *cells)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 150
-    console.print(table)
+    wide_console(150).print(table)

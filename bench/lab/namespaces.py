@@ -82,23 +82,9 @@ def configure(name: str, board: Board) -> None:
     # What boards use unless somebody changed it. Where this machine uses another one, such as one
     # that paces what it sends, messages would take longer than on boards.
     with contextlib.suppress(ClusterError):  # a kernel without it
-        whole = str(ip_interface(f"{board.address}/{PREFIX_BITS}").network)
-        ip(
-            "route",
-            "change",
-            whole,
-            "dev",
-            DEVICE,
-            "scope",
-            "link",
-            "proto",
-            "kernel",
-            "src",
-            board.address,
-            "congctl",
-            "cubic",
-            within=name,
-        )
+        network = ip_interface(f"{board.address}/{PREFIX_BITS}").network
+        route = f"{network} dev {DEVICE} scope link proto kernel src {board.address}"
+        ip("route", "change", *route.split(), "congctl", "cubic", within=name)
 
 
 def path_of(name: str) -> Path:

@@ -13,13 +13,11 @@ import torch
 import transformers
 from bench.lab.contenders import LOCAL, PLAIN, Contenders
 from bench.lab.lab import Lab
-from rich.console import Console
 from rich.table import Table
 
 import prism
+from prism.bench.console import wide_console
 from prism.bench.contenders import PARTS, Alternation, median_part_ms, quartiles
-
-WIDTH = 170  # of the tables in a file
 
 
 def rows_of(
@@ -121,14 +119,6 @@ def show(figures: Mapping[str, Any]) -> None:
             *("" if parts.get(part) is None else f"{parts[part]:.1f}" for part in used),
         )
     wide_console().print(table)
-
-
-def wide_console() -> Console:
-    """Return what tables are printed on; wide enough for them in a file."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
-    return console
 
 
 def _with_quartiles(values: list[float], digits: int) -> str:

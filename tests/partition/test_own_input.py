@@ -19,7 +19,7 @@ PIXELS = 3 * 224 * 224
 )
 def test_helpers_get_no_more_than_the_whole_input_in_all(nodes, length, means, sample_bytes):
     plan = Plan("sequence", count=nodes, means=means)
-    parts = [helper_input_bytes(plan, VIT, length, sample_bytes, rank) for rank in range(1, nodes)]
+    parts = helper_input_bytes(plan, VIT, length, sample_bytes)
     assert 0 < sum(parts) <= (nodes - 1) * sample_bytes
     in_parts = travels_in_parts(plan, VIT, length, sample_bytes)
     assert in_parts or parts == [sample_bytes] * (nodes - 1)
@@ -29,7 +29,7 @@ def test_half_an_image_and_ten_means_are_less_than_the_image():
     for text, counts in (("seq:2:L10:f16", 0), ("seq:2:C10:f16", 1)):
         plan = Plan.parse(text)
         assert travels_in_parts(plan, VIT, 197, PIXELS)
-        own = helper_input_bytes(plan, VIT, 197, PIXELS, 1)
+        (own,) = helper_input_bytes(plan, VIT, 197, PIXELS)
         assert own == PIXELS * 98 / 197 + 10 * (768 + counts) * 2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from prism.planner import Decision, Wanted
 from prism.record import LinkState, Response, RunRecord
 
 AUTO = "auto"
+_FORMS_KEPT = 32
 
 
 class DistributedModel:
@@ -62,7 +63,8 @@ class DistributedModel:
         self._loaded = True
         self._nodes = ModelNodes(live.coordinator, number, info.source, dtype)
         self._experience = Experience(lambda: live.roster.alive)
-        self._settled = cache(partial(settle_form, info))  # it may take files to tell
+        # It may take files to tell; a caller may ask for any number of best answers.
+        self._settled = lru_cache(maxsize=_FORMS_KEPT)(partial(settle_form, info))
         self._placement = Placement(live.roster, self._nodes, self._experience)
         self._monitor: LinkMonitor | None = None
         self._nodes.load_everywhere()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from prism.errors import PlanError
 from prism.perfmap import ClusterIdentity, NodeInfo, PerformanceMap
@@ -31,6 +32,8 @@ from prism.record import LinkState, RunRecord
 # A probe should be long enough to time and short enough not to be noticed.
 _PROBE_S = 0.01
 _LEAST_PROBE_BYTES, _MOST_PROBE_BYTES = 8_000, 400_000
+# Forms of output whose planners are kept; a caller may ask for any number of best answers.
+_FORMS_KEPT = 8
 
 
 class Adaptive:
@@ -55,7 +58,8 @@ class Adaptive:
     ) -> None:
         perf.check(identity)
         self._model = CostModel(perf)
-        self._planners = {WHOLE: Planner(self._model)}
+        # Each form of output has its own best plans.
+        self._planner_for = lru_cache(maxsize=_FORMS_KEPT)(self._made_planner)
         self._objective = objective or Objective()
         self._allow = None if allow is None else tuple(allow)
         self._nodes = {node.name: node for node in perf.nodes}
@@ -221,11 +225,9 @@ class Adaptive:
         with self._lock:
             self._links[helper] = self._links[helper].with_probe(sample, latency_s, now_s)
 
-    def _planner_for(self, wanted: Wanted) -> Planner:
-        """Return what chooses for a form of output; each form has its own best plans."""
-        if wanted not in self._planners:
-            self._planners[wanted] = Planner(CostModel(self._model.map, wanted))
-        return self._planners[wanted]
+    def _made_planner(self, wanted: Wanted) -> Planner:
+        whole = wanted == WHOLE
+        return Planner(self._model if whole else CostModel(self._model.map, wanted))
 
     def _live_links(self) -> Links:
         states = {name: estimate.state for name, estimate in self._links.items()}

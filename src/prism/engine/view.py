@@ -9,6 +9,7 @@ import torch
 from prism.partition.bias import count_bias, join_bias, own_bias
 from prism.partition.clusters import cluster_pooling
 from prism.partition.means import group_means, join_counts, pooling, split_counts
+from prism.partition.senders import sources_of
 from prism.partition.spans import segment_sizes, spans
 from prism.plan import Plan
 
@@ -50,7 +51,7 @@ class PartitionView:
         self.spans = spans(length, plan.size, plan.shares)
         self.own = self.spans[rank]
         others = [other for other in range(plan.size) if other != rank]
-        self.sources = [other for other in others if not causal or other < rank]
+        self.sources = sources_of(rank, plan, causal)
         self.listeners = [other for other in others if not causal or other > rank]
         self.clusters = plan.grouping == "clusters"
         self._rank = rank

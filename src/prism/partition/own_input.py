@@ -10,7 +10,7 @@ whole input, for token ids it is more. Pure arithmetic, the same wherever it is 
 
 from __future__ import annotations
 
-from prism.partition.spans import segment_sizes, spans
+from prism.partition.senders import sent_rows, sizes_of, sources_of
 from prism.plan import WIRE_BYTES, ModelShape, Plan
 
 # A row of fewer bytes, such as a text, is not worth a message of its own.
@@ -40,33 +40,35 @@ def travels_in_parts(plan: Plan, shape: ModelShape, length: int, sample_bytes: f
     """
     if not plan.exchanges or shape.rotary or sample_bytes <= _ID_BYTES * length:
         return False
-    parts = [_own_bytes(plan, shape, length, sample_bytes, rank) for rank in range(1, plan.size)]
-    return sum(parts) < (plan.size - 1) * sample_bytes
+    parts = _own_bytes(plan, shape, length, sample_bytes)
+    return sum(parts) < len(parts) * sample_bytes
 
 
 def helper_input_bytes(
-    plan: Plan, shape: ModelShape, length: int, sample_bytes: float, rank: int
-) -> float:
-    """Return the bytes of one sample's input that reach a helper: its part and the others' rows.
+    plan: Plan, shape: ModelShape, length: int, sample_bytes: float
+) -> list[float]:
+    """Return the bytes of one sample's input that reach each helper, ranks 1 and up.
 
     Args:
         plan: a sequence plan.
         shape: the model.
         length: positions of a sample.
         sample_bytes: of one sample's whole main input.
-        rank: the helper, 1 or more.
+
+    Raises:
+        RequestError: the length is too short for the nodes.
     """
     if travels_in_parts(plan, shape, length, sample_bytes):
-        return _own_bytes(plan, shape, length, sample_bytes, rank)
-    return sample_bytes
+        return _own_bytes(plan, shape, length, sample_bytes)
+    return [sample_bytes] * (plan.size - 1)
 
 
-def _own_bytes(plan: Plan, shape: ModelShape, length: int, sample_bytes: float, rank: int) -> float:
-    sizes = [span.size for span in spans(length, plan.size, plan.shares)]
-    rows = sum(
-        len(segment_sizes(size, plan.means))
-        for other, size in enumerate(sizes)
-        if other != rank and (other < rank or not shape.causal)
-    )
-    width = shape.hidden + (plan.grouping == "clusters")
-    return sample_bytes * sizes[rank] / length + rows * width * WIRE_BYTES[plan.wire]
+def _own_bytes(plan: Plan, shape: ModelShape, length: int, sample_bytes: float) -> list[float]:
+    """Return by helper the bytes of its part and of the others' rows."""
+    sent = sent_rows(plan, length)
+    row_bytes = (shape.hidden + (plan.grouping == "clusters")) * WIRE_BYTES[plan.wire]
+    return [
+        sample_bytes * size / length
+        + row_bytes * sum(sent[other] for other in sources_of(rank, plan, shape.causal))
+        for rank, size in enumerate(sizes_of(plan, length)[1:], start=1)
+    ]

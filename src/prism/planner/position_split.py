@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
+from prism.partition.senders import sent_rows, sizes_of, sources_of
 from prism.perfmap import MapLink, Payload
 from prism.plan import ModelShape, Plan
 from prism.planner.answers import WHOLE, Wanted
@@ -27,9 +28,6 @@ from prism.planner.traffic import (
     helper_input_bytes,
     needs_all_rows,
     output_row_bytes,
-    sent_rows,
-    sizes_of,
-    sources_of,
     transfer_s,
 )
 
@@ -250,7 +248,9 @@ class PositionSplit:
         """Return the multiplications of one block, per sample, on each node."""
         sent = sent_rows(plan, length)
         return [
-            self._block(size, sum(sent[other] for other in sources_of(rank, plan, self._model)))
+            self._block(
+                size, sum(sent[other] for other in sources_of(rank, plan, self._model.causal))
+            )
             for rank, size in enumerate(sizes_of(plan, length))
         ]
 

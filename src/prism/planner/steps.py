@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prism.partition.senders import sources_of
 from prism.plan import ModelShape, Plan
-from prism.planner.traffic import PART_BEFORE_ATTENTION, sources_of
+from prism.planner.traffic import PART_BEFORE_ATTENTION
 
 # Where one row is asked for, what rank 0 computes of the last block: the keys and values of all, 2
 # of 12 equal matrix products.
@@ -46,7 +47,7 @@ def played(
         one_row: see `blocks_computed`.
     """
     computed = blocks_computed(plan, model, one_row)
-    sources = [sources_of(rank, plan, model) for rank in range(plan.size)]
+    sources = [sources_of(rank, plan, model.causal) for rank in range(plan.size)]
     first = 0 if model.rotary else plan.lag + 1  # the others' input serves the blocks before it
     at_s, posted_s = list(begins_s), list[list[float]]()
     for block in range(model.blocks):

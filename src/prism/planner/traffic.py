@@ -7,10 +7,9 @@ of an exchange against the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 from prism.partition import own_input
-from prism.partition.spans import spans
+from prism.partition.senders import sent_rows, sizes_of
 from prism.perfmap import MapLink, Measurement, Payload
 from prism.plan import WIRE_BYTES, ModelShape, Plan
 from prism.record import LinkState
@@ -34,32 +33,6 @@ def exchange_count(plan: Plan, model: ModelShape, link: MapLink) -> int:
     return max(0, model.blocks - (2 if plan.lag else 1))
 
 
-@lru_cache(maxsize=1024)
-def sizes_of(plan: Plan, length: int) -> tuple[int, ...]:
-    """Return by rank how many positions a node has.
-
-    Raises:
-        RequestError: the length is too short for the nodes.
-    """
-    return tuple(span.size for span in spans(length, plan.size, plan.shares))
-
-
-def sent_rows(plan: Plan, length: int) -> list[int]:
-    """Return by rank how many rows a node sends in one exchange, for one sample.
-
-    Raises:
-        RequestError: the length is too short for the nodes.
-    """
-    sizes = sizes_of(plan, length)
-    return [size if plan.means is None else min(plan.means, size) for size in sizes]
-
-
-def sources_of(rank: int, plan: Plan, model: ModelShape) -> list[int]:
-    """Return the ranks whose rows a rank attends to."""
-    others = (other for other in range(plan.size) if other != rank)
-    return [other for other in others if other < rank or not model.causal]
-
-
 def helper_input_bytes(
     plan: Plan, model: ModelShape, payload: Payload, batch: int, length: int
 ) -> list[float]:
@@ -70,11 +43,8 @@ def helper_input_bytes(
     Raises:
         RequestError: the length is too short for the nodes.
     """
-    sample_bytes = payload.inputs(1, length)
-    return [
-        batch * own_input.helper_input_bytes(plan, model, length, sample_bytes, rank)
-        for rank in range(1, plan.size)
-    ]
+    parts = own_input.helper_input_bytes(plan, model, length, payload.inputs(1, length))
+    return [batch * part for part in parts]
 
 
 def output_row_bytes(plan: Plan, model: ModelShape, batch: int, length: int) -> list[float]:

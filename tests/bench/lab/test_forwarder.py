@@ -6,6 +6,7 @@ import socket
 import statistics
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from bench.lab import namespaces
@@ -208,3 +209,13 @@ def test_netem_does_what_the_forwarders_do(rights):
         assert received_bps(lab, 500_000) < 8.1e6
         lab.set_link("80mbit,1ms")
         assert received_bps(lab, 1_000_000) < 81e6
+
+
+def test_boards_use_the_congestion_control_of_boards(forwarder):
+    known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+    if "cubic" not in known:
+        pytest.skip("this kernel has no cubic")
+    with Lab(2, FAST, forwarder=forwarder) as lab, connection(lab) as ends:
+        for end in ends:
+            used = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+            assert used.rstrip(b"\0") == b"cubic"
