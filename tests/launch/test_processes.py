@@ -133,3 +133,28 @@ def test_a_node_whose_cluster_was_closed_without_a_word_ends(tmp_path):
     finally:
         node.kill()
         node.wait()
+
+
+@pytest.mark.parametrize("left", ["a signal", "the scratch directory"])
+def test_a_node_that_was_frozen_ends_as_any_other(tmp_path, left):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    secret = secret_at(tmp_path / "cluster.key")
+    options = ("--parent", str(os.getpid()), "--scratch", str(scratch))
+    node = start_node(tmp_path / "node.log", "a", "tcp://127.0.0.1:9", secret, *options)
+    try:
+        # The first thread besides the main one is the one that watches.
+        assert until(lambda: len(os.listdir(f"/proc/{node.pid}/task")) > 1)
+        node.send_signal(signal.SIGSTOP)
+        time.sleep(1.0)  # longer than it looks around for signals
+        node.send_signal(signal.SIGCONT)
+        time.sleep(0.5)  # it has looked around since
+        if left == "a signal":
+            node.send_signal(signal.SIGTERM)
+        else:
+            scratch.rmdir()
+        assert node.wait(30.0) == 0
+        assert "Traceback" not in (tmp_path / "node.log").read_text()
+    finally:
+        node.kill()
+        node.wait()

@@ -50,7 +50,9 @@ class Lifetime:
                 # The cluster told its nodes, but a word to one that just came may be lost.
                 self._end("the cluster that this node belonged to is closed")
             caught = signal.sigtimedwait(_ENDING, _POLL_S)
-            if caught is not None:
+            # After a stop (SIGSTOP, a suspended machine) longer than the poll, Python returns what
+            # it never filled in; a signal that really came is still there in the next turn.
+            if caught is not None and caught.si_signo in _ENDING:
                 self._end(f"stopped by {signal.Signals(caught.si_signo).name}")
 
     def _orphaned(self) -> bool:
