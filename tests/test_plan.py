@@ -7,22 +7,24 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from prism.errors import InputError, PlanError
-from prism.plan import Objective, Plan, is_node_name
+from prism.plan import PRECISIONS, Objective, Plan, is_node_name
 from prism.record import LinkState, RunRecord
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True).filter(is_node_name)
 SECONDS = st.floats(0, 1e6)
-PIECES = ["local", "batch", "seq", "full", "L4", "C4", "lag1", "f16", "shares=", "1/2"] + list(
-    ":::+@/-.2a"
-)
+PIECES = [
+    *("local", "batch", "seq", "full", "L4", "C4", "lag1", "f16", "half", "int8", "shares=", "1/2"),
+    *":::+@/-.2a",
+]
 
 
 @st.composite
 def plans(draw):
     """Any valid plan."""
+    precision = draw(st.sampled_from(PRECISIONS))
     strategy = draw(st.sampled_from(["local", "batch", "sequence"]))
     if strategy == "local":
-        return Plan(nodes=tuple(draw(st.lists(NAMES, max_size=1))))
+        return Plan(nodes=tuple(draw(st.lists(NAMES, max_size=1))), precision=precision)
     named = st.lists(NAMES, min_size=2, max_size=6, unique=True).map(tuple)
     nodes = draw(st.one_of(st.integers(2, 40), named))
     counted = isinstance(nodes, int)
@@ -33,7 +35,8 @@ def plans(draw):
         st.integers(1, 9).map(float), st.floats(floor, allow_infinity=False, allow_nan=False)
     )
     shares = st.lists(share, min_size=size, max_size=size).filter(any)
-    plan = Plan(strategy, shares=draw(st.one_of(st.just(()), shares.map(tuple))), **who)
+    shares = draw(st.one_of(st.just(()), shares.map(tuple)))
+    plan = Plan(strategy, shares=shares, precision=precision, **who)
     if strategy == "batch":
         return plan
     means = draw(st.one_of(st.none(), st.integers(1, 999_999_999)))
@@ -71,6 +74,21 @@ def test_parse_reads_what_str_prints(plan):
             "seq:2:full:bf16:shares=1/0.25",
             Plan("sequence", count=2, shares=(1.0, 0.25), wire="bfloat16"),
         ),
+        ("local:int8", Plan(precision="int8")),
+        ("local@nano2:half", Plan(nodes=("nano2",), precision="half")),
+        ("batch:2:half:shares=1/3", Plan("batch", count=2, shares=(1, 3), precision="half")),
+        (
+            "seq:2:C10:lag1:f16:int8",
+            Plan(
+                "sequence",
+                count=2,
+                means=10,
+                grouping="clusters",
+                lag=1,
+                wire="float16",
+                precision="int8",
+            ),
+        ),
         (
             "batch:2:shares=0.3333333333333333/1",
             Plan("batch", count=2, shares=(1 / 3, 1)),
@@ -91,6 +109,9 @@ def test_text_form(text, plan):
         "local@",
         "local@a b",
         "local@7",
+        "local:int4",
+        "local:f16",
+        "local:half:int8",
         "batch",
         "batch:",
         "batch:0",
@@ -149,6 +170,7 @@ def test_any_text_is_a_plan_or_a_plan_error(text):
     [
         ({"strategy": "pipeline"}, "'pipeline'"),
         ({"wire": "int8"}, "'int8'"),
+        ({"precision": "float64"}, "'float64'"),
         ({"nodes": ("a", "b")}, "one node"),
         ({"lag": 1}, "sequence plans only"),
         ({"shares": (1.0,)}, "batch and sequence"),
@@ -174,6 +196,9 @@ def test_an_invalid_plan_cannot_be_made(values, message):
         ("seq:2:full:lag1", False),
         ("seq:2:full:f16", False),
         ("seq:2:full:bf16", False),
+        ("local:half", False),
+        ("batch:2:int8", False),
+        ("seq:2:full:half", False),
     ],
 )
 def test_exact(text, exact):

@@ -16,7 +16,10 @@ from prism.errors import InputError, PlanError
 Strategy = Literal["local", "batch", "sequence"]
 Grouping = Literal["segments", "clusters"]
 Wire = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["float32", "half", "int8"]
 Metric = Literal["latency", "energy", "edp"]
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 WIRE_BYTES: Mapping[str, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 _WIRE_TEXT = {"float16": "f16", "bfloat16": "bf16"}
@@ -28,7 +31,8 @@ _MOST_NODES = 1024
 _MOST_MEANS = 999_999_999
 _GRAMMAR = (
     "a plan is local, local@NODE, batch:NODES[:shares=A/B], or "
-    "seq:NODES:full|L<n>|C<n>[:lag1][:f16|:bf16][:shares=A/B], where NODES is a count or NAME+NAME"
+    "seq:NODES:full|L<n>|C<n>[:lag1][:f16|:bf16][:shares=A/B], where NODES is a count or "
+    "NAME+NAME, and each may end in :half or :int8"
 )
 
 
@@ -57,6 +61,8 @@ class Plan:
             `clusters` of similar rows, chosen per sample and block.
         lag: 0, or 1 to attend to the means of the previous block's input.
         wire: dtype of exchanged values.
+        precision: of the computation. `half` is bfloat16 on CPUs and float16 on GPUs; `int8` has
+            weights and, in matrix products, activations of 8 bits.
     """
 
     strategy: Strategy = "local"
@@ -67,12 +73,15 @@ class Plan:
     grouping: Grouping = "segments"
     lag: int = 0
     wire: Wire = "float32"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.strategy not in get_args(Strategy):
             raise PlanError(f"unknown strategy {self.strategy!r}; use local, batch or sequence")
         if self.wire not in WIRE_BYTES:
             raise PlanError(f"unknown wire dtype {self.wire!r}; use {', '.join(WIRE_BYTES)}")
+        if self.precision not in PRECISIONS:
+            raise PlanError(f"unknown precision {self.precision!r}; use {', '.join(PRECISIONS)}")
         if self.grouping not in _GROUPING_TEXT:
             raise PlanError(f"unknown grouping {self.grouping!r}; use segments or clusters")
         if self.grouping != "segments" and self.means is None:
@@ -142,9 +151,14 @@ class Plan:
 
     @property
     def exact(self) -> bool:
-        """Whether the answer equals the unmodified model's, up to rounding."""
-        return self.strategy != "sequence" or (
-            self.means is None and self.lag == 0 and self.wire == "float32"
+        """Whether the answer equals the unmodified model's, up to rounding of float32."""
+        return self.precision == "float32" and not self.compressed
+
+    @property
+    def compressed(self) -> bool:
+        """Whether less is exchanged than the values of every row."""
+        return self.strategy == "sequence" and (
+            self.means is not None or self.lag != 0 or self.wire != "float32"
         )
 
     @property
@@ -190,17 +204,20 @@ class Plan:
 
     def __str__(self) -> str:
         if self.strategy == "local":
-            return f"local@{self.nodes[0]}" if self.nodes else "local"
-        parts = [
-            "batch" if self.strategy == "batch" else "seq",
-            "+".join(self.nodes) or str(self.count),
-        ]
+            parts = [f"local@{self.nodes[0]}" if self.nodes else "local"]
+        else:
+            parts = [
+                "batch" if self.strategy == "batch" else "seq",
+                "+".join(self.nodes) or str(self.count),
+            ]
         if self.strategy == "sequence":
             parts.append(self._means_text)
             if self.lag:
                 parts.append(f"lag{self.lag}")
             if self.wire != "float32":
                 parts.append(_WIRE_TEXT[self.wire])
+        if self.precision != "float32":
+            parts.append(self.precision)
         if self.shares:
             parts.append("shares=" + "/".join(map(_share_text, self.shares)))
         return ":".join(parts)
@@ -226,16 +243,16 @@ def _share_text(share: float) -> str:
 
 def _parse_fields(text: str) -> dict[str, Any]:
     first, *options = text.strip().split(":")
+    values: dict[str, Any]
     if first == "local" or first.startswith("local@"):
-        if options:
-            raise PlanError(f"{text!r}: local takes no options; {_GRAMMAR}")
-        return {"nodes": (first[len("local@") :],)} if "@" in first else {}
-    if first not in ("batch", "seq") or not options:
+        values = {"nodes": (first[len("local@") :],)} if "@" in first else {}
+    elif first in ("batch", "seq") and options:
+        values = {
+            "strategy": "batch" if first == "batch" else "sequence",
+            **_parse_nodes(text, options.pop(0)),
+        }
+    else:
         raise PlanError(f"{text!r} is not a plan; {_GRAMMAR}")
-    values: dict[str, Any] = {
-        "strategy": "batch" if first == "batch" else "sequence",
-        **_parse_nodes(text, options.pop(0)),
-    }
     if first == "seq":
         if not options:
             raise PlanError(f"{text!r} lacks its means: add full, L<n> or C<n>; {_GRAMMAR}")
@@ -267,6 +284,8 @@ def _parse_means(text: str, means: str) -> dict[str, Any]:
 def _parse_option(text: str, option: str) -> tuple[str, Any]:
     if re.fullmatch(r"lag\d", option):
         return "lag", int(option[3:])
+    if option in PRECISIONS[1:]:
+        return "precision", option
     for wire, short in _WIRE_TEXT.items():
         if option == short:
             return "wire", wire
