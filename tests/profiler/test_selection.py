@@ -32,6 +32,17 @@ def test_local_comes_first_then_the_plans_that_lose_least_then_their_variants():
     ]
 
 
+def test_what_a_precision_gains_on_one_node_comes_right_after_local():
+    names = ("local", "local:int8", "local:half", "local@node1:int8", "seq:2:C10:f16:int8")
+    plans = {Plan.parse(text) for text in names}
+    wanted = [*points(), *(Point(plan, batch, 197) for plan in plans for batch in (1, 16))]
+    order = list(dict.fromkeys(str(unit[0].plan) for unit in units(wanted)))
+    assert order[0] == "local" and set(order[1:3]) == {"local:int8", "local:half"}
+    assert (
+        order.index("local@node1") < order.index("seq:2:C10:f16:int8") < order.index("seq:2:C4:f16")
+    )
+
+
 def test_a_plan_is_measured_at_its_smallest_and_largest_size_before_any_between():
     wanted = points(lengths=(32, 128, 512), model=LLAMA)
     full = [each for each in units(wanted) if each[0].plan == Plan.parse("seq:2:full")]

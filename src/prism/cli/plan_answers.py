@@ -138,9 +138,8 @@ def board_or_precision(question: Question, decision: Decision) -> dict[str, Any]
         told.append(f"Both: {_told(question, base, found['both'])}.")
     asked = " or ".join(reversed(known or PRECISIONS[1:]))
     answer = [f"A second board, or {asked} on this one?", *told, *_advice(found.values(), known)]
-    ways = {
-        name: each and _way(base, each, question.objective.metric) for name, each in found.items()
-    }
+    metric = question.objective.metric
+    ways = {name: _way(base, each, metric) if each else None for name, each in found.items()}
     return {**ways, "answer": " ".join(answer)}
 
 
