@@ -103,6 +103,11 @@ def test_a_few_measurements_correct_the_rest():
     before, after = (each.predict(plan, 8, LENGTH, STATE) for each in (derived, corrected))
     assert after.compute_s == pytest.approx(1.5 * before.compute_s)
     assert after.derived and not corrected.predict(plan, 1, LENGTH, STATE).derived
+    # Others that split the positions as often are off alike; one node alone is not.
+    for text, off in (("seq:2:full:int8", 1.5), ("seq:2:full:half", 1.0), ("local:int8", 1.0)):
+        other = Plan.parse(text)
+        before, after = (each.predict(other, 8, LENGTH, STATE) for each in (derived, corrected))
+        assert after.compute_s == pytest.approx(off * before.compute_s)
 
 
 def test_rows_are_predicted_from_nodes_at_the_precision():

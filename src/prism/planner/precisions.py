@@ -3,8 +3,8 @@
 A precision changes how long computation takes, and with it what an exchange can hide behind; what
 crosses the link stays the same. So a plan at a precision follows from the plan in float32 and from
 `local` at both: its computation takes the part that `local` takes, its stalls are those in float32
-with so much less to hide behind. Where the plan was measured at some sizes, the others are
-corrected by how far computation was off there.
+with so much less to hide behind. Where the plan, or one on as many nodes, was measured at some
+sizes, the others are corrected by how far computation was off there.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import replace
 from statistics import median
 from typing import NamedTuple, TypeAlias
 
-from prism.perfmap import MapLink, Measurement, Payload, PerformanceMap, Stat, Surface
-from prism.plan import PRECISIONS, ModelShape, Plan, Precision
+from prism.perfmap import Measurement, PerformanceMap, Stat, Surface
+from prism.plan import PRECISIONS, Plan, Precision
 from prism.planner.cost import NO_STALL_S
 from prism.planner.strategies import strategy_of
 from prism.planner.traffic import (
@@ -62,47 +62,64 @@ def known_plans(perf: PerformanceMap) -> dict[str, Known]:
     """
     found = {shape: Known(entries) for shape, entries in perf.by_shape.items()}
     for precision in precisions_of(perf):
-        if precision == "float32":
-            continue
-        derive = _Derivation(perf, precision)
-        for shape, entries in perf.by_shape.items():
-            plan = Plan.parse(shape)
-            if plan.precision == "float32" and not strategy_of(plan).divides_rows:
-                there = replace(plan, precision=precision)
-                found[there.shape] = derive.plan(there, entries, perf.by_shape.get(there.shape, ()))
+        if precision != "float32":
+            found |= _Derivation(perf, precision).plans()
     return found
 
 
 class _Derivation:
-    """Takes plans from float32 to one precision."""
+    """Takes the plans of a map from float32 to one precision."""
 
     def __init__(self, perf: PerformanceMap, precision: Precision) -> None:
-        self._model, self._link, self._payload = perf.model, perf.link, perf.payload
+        self._perf = perf
         self._gain = _Gain(
             perf.by_shape[str(Plan())], perf.by_shape[str(Plan(precision=precision))]
         )
+        in_float32 = {
+            plan: entries
+            for shape, entries in perf.by_shape.items()
+            if (plan := Plan.parse(shape)).precision == "float32"
+            and not strategy_of(plan).divides_rows
+        }
+        self._in_float32 = {
+            replace(plan, precision=precision): entries for plan, entries in in_float32.items()
+        }
+        self._off = {plan: self._off_by(plan) for plan in self._in_float32}
 
-    def plan(
-        self, plan: Plan, float32: Sequence[Measurement], measured: Sequence[Measurement]
-    ) -> Known:
-        """Return what is known of a plan: as measured, and derived at all other sizes in float32.
+    def plans(self) -> dict[str, Known]:
+        """Return the plans at the precision, as measured and derived at all other sizes."""
+        found = {}
+        for plan, entries in self._in_float32.items():
+            known = self._measured(plan)
+            corrected = self._correction(plan)
+            added = {
+                _size(entry): self._entry(plan, entry, corrected)
+                for entry in entries
+                if _size(entry) not in known
+            }
+            found[plan.shape] = Known((*known.values(), *added.values()), frozenset(added))
+        return found
 
-        Args:
-            plan: at the precision.
-            float32: measurements of the same plan in float32.
-            measured: of the plan itself, at some sizes or none.
-        """
-        derived = {_size(entry): self._entry(plan, entry) for entry in float32}
-        known = {_size(entry): entry for entry in measured}
-        off = [
-            _computed_s(entry) / seconds
-            for size, entry in known.items()
-            if size in derived and (seconds := _computed_s(derived[size]))
+    def _measured(self, plan: Plan) -> dict[Size, Measurement]:
+        return {_size(entry): entry for entry in self._perf.by_shape.get(plan.shape, ())}
+
+    def _off_by(self, plan: Plan) -> list[float]:
+        """Return how many times longer than derived a plan computed, at each size measured."""
+        known = self._measured(plan)
+        return [
+            _computed_s(known[_size(entry)]) / derived_s
+            for entry in self._in_float32[plan]
+            if _size(entry) in known and (derived_s := _computed_s(self._entry(plan, entry)))
         ]
-        if off:
-            derived = {_size(entry): self._entry(plan, entry, median(off)) for entry in float32}
-        added = {size: entry for size, entry in derived.items() if size not in known}
-        return Known((*measured, *added.values()), frozenset(added))
+
+    def _correction(self, plan: Plan) -> float:
+        """Return by how much more a plan computes than derived: as others like it, if never run.
+
+        A part of the positions may gain another part of its time than all of them do.
+        """
+        alike = (off for other, off in self._off.items() if plan.exchanges and _like(plan, other))
+        off = self._off[plan] or [ratio for ratios in alike for ratio in ratios]
+        return median(off) if off else 1.0
 
     def _entry(self, plan: Plan, entry: Measurement, corrected: float = 1.0) -> Measurement:
         """Return a measurement in float32 as it would be at the precision.
@@ -115,8 +132,8 @@ class _Derivation:
         size = _size(entry)
         part = self._gain.part(*size) * corrected
         compute_s = entry.compute_s.median * part
-        comm_s = _stalls_s(plan, entry, part, self._model, self._link)
-        input_s = _input_s(plan, entry, part, self._model, self._link, self._payload)
+        comm_s = _stalls_s(plan, entry, part, self._perf)
+        input_s = _input_s(plan, entry, part, self._perf)
         shorter_s = entry.compute_s.median + entry.comm_s.median + entry.input_s.median
         total_s = max(0.0, entry.total_s.median - shorter_s) + compute_s + comm_s + input_s
         energy_j = None
@@ -167,15 +184,14 @@ class _Gain:
         return other / float32 if float32 else 1.0
 
 
-def _stalls_s(
-    plan: Plan, entry: Measurement, part: float, model: ModelShape, link: MapLink
-) -> float:
+def _stalls_s(plan: Plan, entry: Measurement, part: float, perf: PerformanceMap) -> float:
     """Return the stalls of a plan's exchanges, with `part` as much computation to hide behind.
 
     The stall in float32 tells how much was hidden, as `cost` has it; where all was, the block's
     arithmetic says how much more would have been. Waiting beyond an exchange's own time, for a
     slower peer, is left as it was.
     """
+    model, link = perf.model, perf.link
     stalled_s, count = entry.comm_s.median, exchange_count(plan, model, link)
     if not count or link.exchange == "blocking":
         return stalled_s
@@ -191,26 +207,28 @@ def _input_s(
     plan: Plan,
     entry: Measurement,
     part: float,
-    model: ModelShape,
-    link: MapLink,
-    payload: Payload,
+    perf: PerformanceMap,
 ) -> float:
     """Return the time spent on inputs; with lag a block of rank 0's computation hides them."""
     spent_s = entry.input_s.median
-    if not plan.lag or link.exchange == "blocking":
+    if not plan.lag or perf.link.exchange == "blocking":
         return spent_s
-    nbytes = sum(helper_input_bytes(plan, model, payload, entry.batch, entry.length))
-    state = link.state()
+    sent = helper_input_bytes(plan, perf.model, perf.payload, entry.batch, entry.length)
+    nbytes, state = sum(sent), perf.link.state()
     takes_s = 8 * nbytes / state.bandwidth_bps + state.latency_s if nbytes else 0.0
     hidden_s = takes_s - spent_s
     if spent_s <= NO_STALL_S:
-        hidden_s = max(takes_s, cover_s(plan, model, entry.compute_s.median))
+        hidden_s = max(takes_s, cover_s(plan, perf.model, entry.compute_s.median))
     return _not_hidden_s(takes_s, hidden_s, part)
 
 
 def _not_hidden_s(takes_s: float, hidden_s: float, part: float) -> float:
     """Return what is waited for, of what takes so long, once less or more of it is hidden."""
     return max(0.0, takes_s - (hidden_s * part if hidden_s > 0 else hidden_s))
+
+
+def _like(plan: Plan, other: Plan) -> bool:
+    return other.exchanges and other.size == plan.size
 
 
 def _size(entry: Measurement) -> Size:
