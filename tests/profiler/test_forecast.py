@@ -58,7 +58,7 @@ def test_plans_at_a_precision_are_estimated_from_nodes_at_it(speeds):
     estimated_s = forecast_of(target, *known).pass_s(point)
     assert 0.9 * true_s(target, point) <= estimated_s <= 2.1 * true_s(target, point)
     # In float32 only, it is taken for as slow.
-    assert forecast_of(target, *alone[:4]).pass_s(point) > 2 * true_s(target, point)
+    assert forecast_of(target, *alone[:4]).pass_s(point) > 1.5 * true_s(target, point)
 
 
 @pytest.mark.parametrize("mbps", [5, 100])

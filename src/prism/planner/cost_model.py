@@ -255,7 +255,7 @@ class CostModel:
     ) -> _Predictions:
         """Tell the plans that can be predicted from those that cannot, without those known."""
         # Named or not, `local` on the first node alive is one plan.
-        instead = {}
+        instead: dict[Plan, Plan] = {}
         for precision in PRECISIONS:
             counted = Plan(precision=precision)
             named = replace(counted, nodes=names[:1])

@@ -34,15 +34,8 @@ class Forecast:
         self.link: MapLink | None = None
         self._model = target.model
         self._payload = target.payload
-        nodes = target.identity.nodes
-        self._names = tuple(node.name for node in nodes)
-        self._alike = {  # itself first
-            node.name: sorted(
-                (other.name for other in nodes if other.kind == node.kind),
-                key=lambda name, own=node.name: name != own,
-            )
-            for node in nodes
-        }
+        self._kinds = {node.name: node.kind for node in target.identity.nodes}
+        self._names = tuple(self._kinds)
         self._passes_s = defaultdict[Plan, dict[tuple[int, int], list[float]]](dict)
         self._surfaces: dict[Plan, Surface] = {}
 
@@ -103,9 +96,10 @@ class Forecast:
         If it has not run at the precision, what a node of its kind needs, else what it needs itself
         in float32, else what the first does.
         """
-        alike = [self._alone(each, precision) for each in self._alike[name]]
-        known = (*alike, self._alone(name, "float32"))
-        plan = next((each for each in known if self._passes_s[each]), Plan())
+        alike = [each for each in self._names if self._kinds[each] == self._kinds[name]]
+        plans = [self._alone(each, precision) for each in (name, *alike)]
+        plans.append(self._alone(name, "float32"))
+        plan = next((each for each in plans if self._passes_s[each]), Plan())
         if plan not in self._surfaces:
             known = self._passes_s[plan]
             self._surfaces[plan] = Surface({size: median_low(known[size]) for size in known})
