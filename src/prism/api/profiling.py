@@ -28,7 +28,7 @@ class ProfiledModel:
     Args:
         cluster: the nodes.
         model: loaded on them.
-        precisions: at which the nodes hold it.
+        precisions: to measure, float32 first; None = those that its nodes were told to hold.
 
     Attributes:
         refused: by precision that some node cannot compute at, why not; such are not measured.
@@ -38,7 +38,7 @@ class ProfiledModel:
         self,
         cluster: Cluster,
         model: DistributedModel,
-        precisions: Sequence[Precision] = ("float32",),
+        precisions: Sequence[Precision] | None = None,
     ) -> None:
         self._cluster = cluster
         self.identity = model.identity()
@@ -52,9 +52,9 @@ class ProfiledModel:
         self._model = model
         self._inputs: tuple[tuple[int, int], dict[str, Any]] = ((0, 0), {})
         self.payload = self._payload()
-        reasons = {each: self._obstacle(each) for each in precisions}
+        reasons = {each: self._obstacle(each) for each in precisions or model.precisions}
         self.refused = {each: reason for each, reason in reasons.items() if reason}
-        self.precisions = tuple(each for each in precisions if not reasons[each])
+        self.precisions = tuple(each for each, reason in reasons.items() if not reason)
 
     def run(self, plan: Plan, batch: int, length: int) -> RunRecord:
         """Run made-up inputs once; return the first node's record.

@@ -118,7 +118,7 @@ def _profile(
     from prism.profiler import Profiler
 
     with waiting(f"loading {source}"):
-        bench = ProfiledModel(live, live.load(source, dtype), settings.precisions or ("float32",))
+        bench = ProfiledModel(live, live.load(source, dtype, settings.precisions))
     for precision, reason in bench.refused.items():
         print(f"{precision} is left out: {reason}", file=sys.stderr)
     with profile_view.shown_progress() as tell:

@@ -29,7 +29,7 @@ PARTS = ("compute_s", "staging_s", "comm_s", "input_s", "output_s")
 class NodeInfo:
     """One node as it was measured; the first of a map is the first node.
 
-    `threads` is None where nobody said; `backend` is what runs the model there.
+    `threads` is None where nobody said. `backend` is what ran the model.
     """
 
     name: str
