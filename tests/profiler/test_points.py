@@ -62,11 +62,11 @@ def test_at_a_precision_the_plans_that_lose_least_and_hide_most_run_together():
     assert [str(plan) for plan in found] == ["seq:2:full:f16:half"]
 
 
-def test_a_few_plans_are_measured_at_the_corners_of_the_smallest_batch():
+def test_a_few_plans_are_measured_at_the_corners_only():
     few = [Plan.parse("seq:2:C4:f16:int8")]
-    groups = points_for([Plan()], (1, 4), (8, 32, 128), few)
+    groups = points_for([Plan()], (1, 4, 16), (8, 32, 128), few)
     found = [point[1:] for group in groups for point in group if point.plan in few]
-    assert found == [(1, 8), (1, 128)]
+    assert found == [(1, 8), (16, 8), (1, 128), (16, 128)]
 
 
 def test_nodes_of_different_speed_get_positions_in_proportion_under_every_means():

@@ -2,13 +2,14 @@
 
 A precision changes how long computation takes, and with it what an exchange can hide behind; what
 crosses the link stays the same. So a plan at a precision follows from the plan in float32 and from
-`local` at both: its computation takes the part that `local` takes, its stalls are those in float32
-with so much less to hide behind. Where the plan, or one on as many nodes, was measured at some
-sizes, the others are corrected by how far computation was off there.
+`local` at both: its computation takes the part that `local` takes with as many rows, its stalls are
+those in float32 with so much less to hide behind. Where the plan, or one on as many nodes, was
+measured at some sizes, the others are corrected by how far computation was off there.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import median
@@ -84,16 +85,15 @@ class _Derivation:
         self._in_float32 = {
             replace(plan, precision=precision): entries for plan, entries in in_float32.items()
         }
-        self._off = {plan: self._off_by(plan) for plan in self._in_float32}
+        self._runs = {plan: self._ran(plan) for plan in self._in_float32}
 
     def plans(self) -> dict[str, Known]:
         """Return the plans at the precision, as measured and derived at all other sizes."""
         found = {}
         for plan, entries in self._in_float32.items():
             known = self._measured(plan)
-            corrected = self._correction(plan)
             added = {
-                _size(entry): self._entry(plan, entry, corrected)
+                _size(entry): self._entry(plan, entry, self._corrected_s(plan, entry))
                 for entry in entries
                 if _size(entry) not in known
             }
@@ -103,35 +103,44 @@ class _Derivation:
     def _measured(self, plan: Plan) -> dict[Size, Measurement]:
         return {_size(entry): entry for entry in self._perf.by_shape.get(plan.shape, ())}
 
-    def _off_by(self, plan: Plan) -> list[float]:
-        """Return how many times longer than derived a plan computed, at each size measured."""
+    def _ran(self, plan: Plan) -> dict[Size, _Computed]:
+        """Return how long a plan computed and should have, at each size measured."""
         known = self._measured(plan)
-        return [
-            _computed_s(known[_size(entry)]) / derived_s
+        return {
+            _size(entry): _Computed(_computed_s(known[_size(entry)]), self._derived_s(plan, entry))
             for entry in self._in_float32[plan]
-            if _size(entry) in known and (derived_s := _computed_s(self._entry(plan, entry)))
-        ]
+            if _size(entry) in known
+        }
 
-    def _correction(self, plan: Plan) -> float:
-        """Return by how much more a plan computes than derived: as others like it, if never run.
+    def _derived_s(self, plan: Plan, entry: Measurement) -> float:
+        """Return how long a plan computes if it gains what `local` does with as many rows."""
+        part = self._gain.part(max(1, entry.batch // plan.size), entry.length)
+        return _computed_s(entry) * part
 
-        A part of the positions may gain another part of its time than all of them do.
+    def _corrected_s(self, plan: Plan, entry: Measurement) -> float:
+        """Return how long a plan computes, by how far the nearest run was from what is derived.
+
+        Runs of the plan itself, or if there are none, of those that split positions as often.
         """
-        alike = (off for other, off in self._off.items() if plan.exchanges and _like(plan, other))
-        off = self._off[plan] or [ratio for ratios in alike for ratio in ratios]
-        return median(off) if off else 1.0
+        derived_s = self._derived_s(plan, entry)
+        alike = [runs for other, runs in self._runs.items() if _split_alike(plan, other)]
+        found = [
+            runs[min(runs, key=lambda size: _apart(size, _size(entry)))]
+            for runs in ([self._runs[plan]] if self._runs[plan] else alike)
+            if runs
+        ]
+        return median(each.led_on_to(derived_s) for each in found) if found else derived_s
 
-    def _entry(self, plan: Plan, entry: Measurement, corrected: float = 1.0) -> Measurement:
+    def _entry(self, plan: Plan, entry: Measurement, compute_s: float) -> Measurement:
         """Return a measurement in float32 as it would be at the precision.
 
         Args:
             plan: at the precision.
             entry: in float32.
-            corrected: by which computation takes longer than it follows from `local`.
+            compute_s: at the precision.
         """
         size = _size(entry)
-        part = self._gain.part(*size) * corrected
-        compute_s = entry.compute_s.median * part
+        part = compute_s / _computed_s(entry) if _computed_s(entry) else 1.0
         comm_s = _stalls_s(plan, entry, part, self._perf)
         input_s = _input_s(plan, entry, part, self._perf)
         shorter_s = entry.compute_s.median + entry.comm_s.median + entry.input_s.median
@@ -149,6 +158,23 @@ class _Derivation:
             input_s=Stat(input_s),
             energy_j=energy_j,
         )
+
+
+class _Computed(NamedTuple):
+    """How long a plan computed at one size, and how long it should have as derived."""
+
+    measured_s: float
+    derived_s: float
+
+    def led_on_to(self, derived_s: float) -> float:
+        """Return how long it computes at a size where so much is derived.
+
+        What it took longer are fixed costs, which do not grow with the work; what it took less is
+        gained with every row.
+        """
+        if self.measured_s >= self.derived_s:
+            return derived_s + self.measured_s - self.derived_s
+        return derived_s * self.measured_s / self.derived_s
 
 
 class _Gain:
@@ -227,8 +253,12 @@ def _not_hidden_s(takes_s: float, hidden_s: float, part: float) -> float:
     return max(0.0, takes_s - (hidden_s * part if hidden_s > 0 else hidden_s))
 
 
-def _like(plan: Plan, other: Plan) -> bool:
-    return other.exchanges and other.size == plan.size
+def _split_alike(plan: Plan, other: Plan) -> bool:
+    return plan.exchanges and other.exchanges and other.size == plan.size
+
+
+def _apart(size: Size, other: Size) -> float:
+    return sum(abs(math.log(mine / theirs)) for mine, theirs in zip(size, other, strict=True))
 
 
 def _size(entry: Measurement) -> Size:

@@ -185,13 +185,17 @@ def points_for(
         plans: at every size.
         batches: rows.
         lengths: positions per row.
-        few: plans at the smallest batch only, of the shortest and the longest samples.
+        few: plans at the corners only: the smallest and the largest batch, of the shortest and the
+            longest samples.
     """
     groups = []
     known: set[Point] = set()
     for length in lengths:
         for batch in sorted(batches):
-            corner = batch == min(batches) and length in (min(lengths), max(lengths))
+            corner = batch in (min(batches), max(batches)) and length in (
+                min(lengths),
+                max(lengths),
+            )
             points = (
                 Point(plan, max(batch, plan.least_batch), length)
                 for plan in (*plans, *(few if corner else ()))
