@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prism.planner import Candidate, Decision, Sweep
 
 _NO_LIMIT = 10_000  # a terminal wraps a wide table, but nothing is cut off
+_NAMED = 4  # plans in one note; --json tells all
 _PARTS = ("compute_s", "staging_s", "comm_s", "input_s", "output_s", "other_s")
 
 
@@ -105,9 +106,10 @@ def _notes(question: Question, decision: Decision) -> list[str]:
         notes.append("~ lies beyond the batch sizes and lengths that were measured.")
     derived = [str(each.plan) for each in decision.candidates if each.derived]
     if derived:
+        more = [f"{len(derived) - _NAMED} more"] if derived[_NAMED:] else []
         notes.append(
             f"Derived from float32 and from one node at the precision, never measured: "
-            f"{', '.join(derived)}."
+            f"{', '.join([*derived[:_NAMED], *more])}."
         )
     if question.objective.metric != "latency" and question.map.energy_scope:
         notes.append(f"Energy: {question.map.energy_scope}.")

@@ -5,8 +5,9 @@ means, the lag, the wire, how the positions are split, and the precision of the 
 measurement holds for every plan that agrees in all of these, whatever the names of its nodes, and
 for requests no longer than what was measured: as many means of more positions lose more.
 
-Plans that exchange nothing compute every row as one node does, so that at one precision a single
-measurement holds for all of them. Sequence plans need their own: what means and a precision lose
+Plans that exchange nothing compute whole rows as one node does. At one precision a single
+measurement counts for all of them: how many rows share the scale of an 8-bit product differs from
+request to request anyway. Sequence plans need their own: what means and a precision lose
 does not add up, and even full exchange lets 8-bit products see other rows together.
 """
 
