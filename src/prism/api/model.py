@@ -50,6 +50,7 @@ class DistributedModel:
     Attributes:
         info: the model's description.
         dtype: dtype of the weights.
+        precisions: that the nodes were told to keep it in.
         last_record: what the last answered request cost; None before the first.
         last_decision: how its plan was chosen; None when the caller named it.
     """
@@ -64,6 +65,7 @@ class DistributedModel:
     ) -> None:
         self.info = info
         self.dtype = dtype
+        self.precisions: tuple[Precision, ...] = tuple(precisions or ("float32",))
         self.last_record: RunRecord | None = None
         self.last_decision: Decision | None = None
         self._number = number

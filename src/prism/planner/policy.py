@@ -16,14 +16,15 @@ from prism.errors import InputError, PlanError
 from prism.perfmap import Accuracy
 from prism.plan import Objective, Plan
 from prism.planner.compression import loss_obstacle, loss_told
-from prism.planner.cost import Cost
 from prism.planner.cost_model import CostModel, Option
 from prism.planner.decision import Candidate, Decision
 from prism.planner.links import AnyLinks
 from prism.planner.load import Load
+from prism.planner.parts import Cost
 
 DEFAULT_MARGIN = 0.05
 _CHOICES_KEPT = 1024
+_DERIVED = "; its time was not measured, but derived from float32 and one node at this precision"
 
 
 class _Entry(NamedTuple):
@@ -89,7 +90,11 @@ def decide(
     # A split solved for the link of a moment ago may no longer be among the plans by itself.
     also = [*(allowed or ()), *([current] if current else ())]
     if load:  # while the first node is busy, any other one may be quicker
-        also.extend(Plan("local", (name,)) for name in names)
+        also.extend(
+            Plan("local", (name,), precision=precision)
+            for name in names
+            for precision in model.precisions
+        )
     options, left_out = model.options(names, batch, length, link, also, slowdown)
     references = model.references(names)
     objective = _comparable(objective or Objective(), options, model.first in names)
@@ -232,7 +237,9 @@ def _candidate(entry: _Entry, verdict: _Verdict) -> Candidate:
         *cost[:6],
         cost.energy_j,
         allowed=not entry.obstacle,
-        reason=entry.obstacle or verdict.on(str(entry.plan), entry.rank[0]),
+        reason=(entry.obstacle or verdict.on(str(entry.plan), entry.rank[0]))
+        + (_DERIVED if cost.derived else ""),
+        derived=cost.derived,
         extrapolated=cost.extrapolated
         or (verdict.metric != "latency" and cost.energy_extrapolated),
         queue_s=entry.queue_s,
