@@ -67,9 +67,10 @@ def test_partitions_of_a_copy_compute_what_the_whole_copy_does(case, precision):
     with prism.virtual(copy, Plan.parse("seq:3:full:shares=3/1/2"), inputs.get("attention_mask")):
         parts = answers(copy, inputs)
     # Other rows are rounded together, and sums are in another order: as far as rounding goes.
-    assert relative_error(parts, {key: value.float() for key, value in whole.items()}) < ERRORS[
-        precision
-    ]
+    assert (
+        relative_error(parts, {key: value.float() for key, value in whole.items()})
+        < ERRORS[precision]
+    )
 
 
 def test_a_float32_copy_shares_everything_but_hooks():
@@ -90,9 +91,7 @@ def test_int8_rounds_the_products_of_the_blocks_and_shares_the_rest():
     before, after = dict(model.named_modules()), dict(copy.model.named_modules())
     rounded = {name for name in before if isinstance(after.get(name), Int8Linear)}
     assert rounded == {
-        name
-        for name, module in before.items()
-        if isinstance(module, nn.Linear) and "layer" in name
+        name for name, module in before.items() if isinstance(module, nn.Linear) and "layer" in name
     }
     assert isinstance(after["classifier"], nn.Linear)
     assert after["classifier"].weight is before["classifier"].weight
@@ -121,7 +120,9 @@ def test_frequencies_of_rotary_models_stay_float32():
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 30), st.booleans(), st.integers(0, 99))
+@given(
+    st.integers(1, 40), st.integers(1, 60), st.integers(1, 30), st.booleans(), st.integers(0, 99)
+)
 def test_an_int8_product_errs_by_no_more_than_rounding_explains(rows, width, out, bias, seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, width, generator=generator)
@@ -157,7 +158,9 @@ def test_bfloat16_that_would_be_emulated_is_refused_unless_asked_for(monkeypatch
 @pytest.mark.parametrize("precision", ["half", "int8"])
 def test_too_little_memory_is_said_before_anything_is_made(precision, monkeypatch):
     monkeypatch.setattr(precisions, "free_memory_bytes", lambda device: 2**20)
-    with pytest.raises(UnsupportedPrecision, match=f"{precision} of BertModel needs 0 MB more and 1"):
+    with pytest.raises(
+        UnsupportedPrecision, match=f"{precision} of BertModel needs 0 MB more and 1"
+    ):
         at_precision(adopt(BY_NAME["BertModel"].model()), precision)
 
 

@@ -19,7 +19,7 @@ from prism.coordinator.loading import ModelNodes
 from prism.coordinator.recovery import Placed
 from prism.coordinator.requests import Request, ResponseFuture
 from prism.engine.strategies import STRATEGIES
-from prism.errors import ClusterError, ConfigError, PlanError
+from prism.errors import ClusterError, ConfigError, MapError, PlanError
 from prism.fidelity.accuracy import accuracy_of
 from prism.models.inputs import check_inputs
 from prism.models.load import ModelInfo
@@ -181,9 +181,16 @@ class DistributedModel:
             allow: choose among these plans and `local` only, and use them even if they are lossy.
 
         Raises:
-            MapError: the map is broken, or was measured on something else.
+            MapError: the map is broken, or was measured on something else; or the nodes have
+                dropped the float32 weights.
             ModelError: the table beside the model cannot be read.
         """
+        if self._nodes.alone != "float32":
+            raise MapError(
+                f"a map compares every plan with local in float32, and the nodes keep "
+                f"{self.info.source} in {', '.join(self.precisions)} only; add float32 to "
+                f"`precisions`, or name plans"
+            )
         if not isinstance(perf, PerformanceMap):
             perf = PerformanceMap.load(perf)
         known = perf.accuracy_by_shape
@@ -297,6 +304,7 @@ class DistributedModel:
             objective=objective,
             load=self._live.scheduler.load(),
             backoff=self._experience.paused(),
+            lacking=self._nodes.lacking(ready),
             wanted=Wanted.of(form),
         )
 

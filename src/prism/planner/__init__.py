@@ -18,7 +18,7 @@ from prism.planner.link_estimate import LinkEstimate, LinkSample
 from prism.planner.links import AnyLinks, Links
 from prism.planner.load import Load
 from prism.planner.parts import Cost
-from prism.planner.policy import Planner, decide
+from prism.planner.policy import Lacking, Planner, decide
 from prism.planner.precisions import covered_plans
 from prism.planner.shares import solve_shares
 from prism.planner.sweep import Crossover, Sweep, crossover_bps, sweep_bandwidth, sweep_batch
@@ -32,6 +32,7 @@ __all__ = [
     "Crossover",
     "Decision",
     "ImageCoding",
+    "Lacking",
     "LeftOut",
     "LinkEstimate",
     "LinkSample",
