@@ -283,6 +283,11 @@ def _mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
     return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
 
 
+def leave_uncompiled() -> None:
+    """Let torch.compile call a pass's attention as it is: it exchanges rows besides computing."""
+    AttentionInterface.register(NAME, torch.compiler.disable(_attention))  # type: ignore[no-untyped-call]
+
+
 # Without a mask function of the same name transformers silently drops the padding mask.
 AttentionInterface.register(NAME, _attention)
 AttentionMaskInterface.register(NAME, _mask)

@@ -8,7 +8,7 @@ from tests.families import BY_NAME
 from tests.models.backends.prepared import prepared
 
 from prism.errors import Cancelled
-from prism.models.backends.choose import TOLERANCE, difference
+from prism.models.backends.selection import TOLERANCE, difference
 from prism.models.instrument import Instrumented
 from prism.models.load import adopt
 from prism.models.virtual import virtual

@@ -7,7 +7,7 @@ import torch
 from tests.families import BY_NAME, CASES
 from tests.models.backends.prepared import at_half, prepared
 
-from prism.models.backends.choose import TOLERANCE, difference
+from prism.models.backends.selection import TOLERANCE, difference
 from prism.models.load import adopt
 
 GRAPHS = ("openvino", "onnxruntime")

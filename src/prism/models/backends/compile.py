@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo.config
 from torch import nn
 
 from prism.models.backends.base import Call
 from prism.models.backends.failure import named_failure
 from prism.models.backends.rehearsal import rehearse
+from prism.models.instrument import leave_uncompiled
 from prism.models.load import LoadedModel
 from prism.models.sites import sites_of
 
@@ -60,9 +60,11 @@ class CompileBackend:
         See `Backend.prepare`.
         """
         with named_failure(self, loaded):
+            leave_uncompiled()
             blocks = [site.block for site in sites_of(loaded.info.family, loaded.model)]
             call = _CompiledBlocks(loaded.model, blocks)
-            rehearse(loaded, call)
+            with _compiling():
+                rehearse(loaded, call)
             return call
 
 
@@ -75,7 +77,6 @@ class _CompiledBlocks:
 
     def __call__(self, **inputs: Any) -> Any:
         with ExitStack() as undo:
-            undo.enter_context(_compiling())
             for block, forward in self._blocks:
                 undo.callback(_instead(block, forward))
             return self._model(**inputs)
@@ -98,10 +99,9 @@ def _instead(block: nn.Module, forward: Callable[..., Any]) -> Callable[[], None
 @contextmanager
 def _compiling() -> Iterator[None]:
     """Let the compiler make as many kernels as there are cases, and keep its warnings to itself."""
-    with warnings.catch_warnings(), _limit(_MOST_KERNELS):
+    # Imported late: it takes seconds, and memory, that other backends need not spend.
+    import torch._dynamo.config as dynamo
+
+    with warnings.catch_warnings(), dynamo.patch(cache_size_limit=_MOST_KERNELS):
         warnings.filterwarnings("ignore", module=r"torch\._(dynamo|inductor|functorch)")
         yield
-
-
-def _limit(kernels: int) -> Any:
-    return torch._dynamo.config.patch(cache_size_limit=kernels)  # type: ignore[no-untyped-call]

@@ -22,6 +22,7 @@ from torch import nn
 
 from prism.errors import UnsupportedPrecision
 from prism.models.backends.base import name_of
+from prism.models.families import image_size
 from prism.models.inputs import main_input, records_blocks
 from prism.models.load import LoadedModel
 
@@ -29,7 +30,6 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 RunArrays = Callable[[Arrays], Sequence[np.ndarray[Any, Any]]]
 _EXAMPLE_ROWS = 2
 _EXAMPLE_TOKENS = 11
-_OPTIONAL = ("attention_mask", "token_type_ids")
 
 
 def graph_obstacle(loaded: LoadedModel, backend: str) -> str:
@@ -77,6 +77,8 @@ class _Flat(nn.Module):
         self.model = model
         self._inputs = tuple(inputs)
         self._options = dict(options)
+        # Exporters leave a module, and all in it, in the mode in which they find it.
+        self.train(False)
 
     def named(self, tensors: Sequence[torch.Tensor]) -> Any:
         """Return the model's own output."""
@@ -95,8 +97,7 @@ def graph_of(loaded: LoadedModel) -> Graph:
     """
     known = inspect.signature(loaded.model.forward).parameters
     main = main_input(loaded.info)
-    optional = _OPTIONAL if main == "input_ids" else ()
-    inputs = (main, *(name for name in optional if name in known))
+    inputs = (main, *_optional(loaded, known))
     # A cache would be built and thrown away.
     options = {"use_cache": False} if "use_cache" in known else {}
     model = loaded.model if loaded.precision == "float32" else _widened(loaded.model)
@@ -167,15 +168,24 @@ def tracing() -> Iterator[None]:
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", message="Exporting aten::index operator")
         yield
+
+
+def _optional(loaded: LoadedModel, known: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a text may come with besides its ids."""
+    if main_input(loaded.info) != "input_ids":
+        return ()
+    # GPT-2 has token types without a type that means none: there the model itself takes them.
+    types = getattr(loaded.info.config, "type_vocab_size", None)
+    names = ("attention_mask", "token_type_ids") if types else ("attention_mask",)
+    return tuple(name for name in names if name in known)
 
 
 def _example(loaded: LoadedModel, name: str) -> torch.Tensor:
     """Return one input, unlike what is fixed anywhere, so that sizes are told apart."""
     config, info = loaded.info.config, loaded.info
     if name == "pixel_values":
-        from prism.models.families import image_size
-
         return torch.rand(_EXAMPLE_ROWS, config.num_channels, *image_size(config))
     if name == "input_features":
         return torch.rand(_EXAMPLE_ROWS, config.num_mel_bins, 2 * config.max_source_positions)

@@ -47,7 +47,7 @@ class Failing(Doubled):
 def others(monkeypatch):
     """Offer eager and two backends that are no good."""
     offered = {each.name: each for each in (EAGER, Doubled(), Failing())}
-    monkeypatch.setattr("prism.models.backends.choose.BACKENDS", offered)
+    monkeypatch.setattr("prism.models.backends.selection.BACKENDS", offered)
     return offered
 
 
@@ -123,7 +123,7 @@ def test_what_was_prepared_is_used_and_parts_are_prepared_again():
 
 def test_auto_measures_every_backend_that_runs_here(monkeypatch):
     fast = {name: each for name, each in BACKENDS.items() if name != "compile"}
-    monkeypatch.setattr("prism.models.backends.choose.BACKENDS", fast)
+    monkeypatch.setattr("prism.models.backends.selection.BACKENDS", fast)
     loaded = adopt(VIT.model())
     chosen = choose(AUTO, loaded)
     assert set(chosen.measured_s) | set(chosen.refused) == set(fast)
