@@ -14,13 +14,9 @@ from prism.models.load import adopt
 from prism.models.virtual import virtual
 from prism.plan import Plan
 
-# Norm before and after attention, separate and fused projections, rotary keys and a window.
-NAMES = (
-    "ViTForImageClassification",
-    "BertForSequenceClassification",
-    "GPT2LMHeadModel",
-    "Qwen2ForCausalLM-window",
-)
+# Compiling takes a minute or more per family, so that the suite tries one.
+NAMES = ("ViTForImageClassification",)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -5,7 +5,7 @@ A backend is one file and one row in `registry`; nothing outside this package kn
 """
 
 from prism.models.backends.base import Backend
-from prism.models.backends.selection import Prepared, check_backend, choose
 from prism.models.backends.registry import AUTO, BACKENDS, EAGER
+from prism.models.backends.selection import Prepared, check_backend, choose
 
 __all__ = ["AUTO", "BACKENDS", "EAGER", "Backend", "Prepared", "check_backend", "choose"]

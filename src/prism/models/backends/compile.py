@@ -102,6 +102,8 @@ def _compiling() -> Iterator[None]:
     # Imported late: it takes seconds, and memory, that other backends need not spend.
     import torch._dynamo.config as dynamo
 
-    with warnings.catch_warnings(), dynamo.patch(cache_size_limit=_MOST_KERNELS):
+    # For good: beyond its limit the compiler also stops looking for kernels that are there.
+    dynamo.cache_size_limit = max(dynamo.cache_size_limit, _MOST_KERNELS)
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"torch\._(dynamo|inductor|functorch)")
         yield

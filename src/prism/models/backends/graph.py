@@ -121,14 +121,22 @@ class GraphCall:
         graph: says what goes in and comes out.
         run: from the graph's inputs to its outputs, in its order.
         model: runs what the graph does not cover.
+        takes_mask: whether the graph is right for an attention mask `(B, N)`.
     """
 
-    def __init__(self, graph: Graph, run: RunArrays, model: nn.Module) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        run: RunArrays,
+        model: nn.Module,
+        takes_mask: Callable[[torch.Tensor], bool] = lambda mask: True,
+    ) -> None:
         self._inputs = graph.inputs
         self._outputs = graph.outputs
         self._output_class = graph.output_class
         self._run = run
         self._model = model
+        self._takes_mask = takes_mask
 
     def __call__(self, **inputs: Any) -> Any:
         """Return the model's output; inputs share their memory with the graph's where they can."""
@@ -140,6 +148,9 @@ class GraphCall:
 
     def _covers(self, inputs: Mapping[str, Any]) -> bool:
         """Return whether the graph computes what these inputs ask of the model."""
+        mask = inputs.get("attention_mask")
+        if isinstance(mask, torch.Tensor) and not self._takes_mask(mask):
+            return False
         return all(
             value is None
             or (isinstance(value, torch.Tensor) and name in self._inputs)

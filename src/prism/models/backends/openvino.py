@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,8 @@ class OpenVinoBackend:
         """Convert and compile a model; see `Backend.prepare`."""
         with named_failure(self, loaded):
             graph = graph_of(loaded)
-            return GraphCall(graph, _Request(graph, loaded.precision), loaded.model)
+            request = _Request(graph, loaded.precision)
+            return GraphCall(graph, request, loaded.model, partial(_leaves_no_row_blank, loaded))
 
 
 class _Request:
@@ -70,6 +71,17 @@ class _Request:
         # The results are copied: the request's own memory is overwritten by the next call.
         found = self._request.infer(given, share_inputs=True, share_outputs=False)
         return [found[port] for port in self._ports]
+
+
+def _leaves_no_row_blank(loaded: LoadedModel, mask_BN: torch.Tensor) -> bool:
+    """Return whether every row, padding too, attends to some token.
+
+    OpenVINO's attention makes NaN of a row that may not, and NaN spreads to those that may.
+    """
+    shape = loaded.info.shape
+    if shape.windowed:
+        return bool(mask_BN.all())
+    return not shape.causal or bool(mask_BN[:, 0].all())
 
 
 def _options(precision: Precision) -> dict[str, Any]:
