@@ -59,12 +59,11 @@ class CompileBackend:
 
         See `Backend.prepare`.
         """
-        with named_failure(self, loaded):
+        with named_failure(self, loaded), _compiling():
             leave_uncompiled()
             blocks = [site.block for site in sites_of(loaded.info.family, loaded.model)]
             call = _CompiledBlocks(loaded.model, blocks)
-            with _compiling():
-                rehearse(loaded, call)
+            rehearse(loaded, call)
             return call
 
 
@@ -98,12 +97,17 @@ def _instead(block: nn.Module, forward: Callable[..., Any]) -> Callable[[], None
 
 @contextmanager
 def _compiling() -> Iterator[None]:
-    """Let the compiler make as many kernels as there are cases, and keep its warnings to itself."""
-    # Imported late: it takes seconds, and memory, that other backends need not spend.
-    import torch._dynamo.config as dynamo
+    """Let the compiler make as many kernels as there are cases, and keep its warnings to itself.
 
-    # For good: beyond its limit the compiler also stops looking for kernels that are there.
-    dynamo.cache_size_limit = max(dynamo.cache_size_limit, _MOST_KERNELS)
+    They are of what torch's own parts do with each other.
+    """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"torch\._(dynamo|inductor|functorch)")
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", module=r"torch\.")
+        # Imported late: it takes seconds, and memory, that other backends need not spend.
+        import torch._dynamo.config as dynamo
+
+        # For good: beyond its limit the compiler also stops looking for kernels that are there.
+        dynamo.cache_size_limit = max(dynamo.cache_size_limit, _MOST_KERNELS)
         yield

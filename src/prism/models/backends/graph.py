@@ -164,8 +164,8 @@ class GraphCall:
         value: torch.Tensor | None = inputs.get(name)
         if value is not None:
             return value
-        make = torch.ones_like if name == "attention_mask" else torch.zeros_like
-        return make(inputs[self._inputs[0]])
+        main: torch.Tensor = inputs[self._inputs[0]]
+        return torch.ones_like(main) if name == "attention_mask" else torch.zeros_like(main)
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def tracing() -> Iterator[None]:
     right is found out by comparing outputs.
     """
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", message="Exporting aten::index operator")
@@ -204,6 +204,7 @@ def _example(loaded: LoadedModel, name: str) -> torch.Tensor:
     if name == "input_ids":
         ids = torch.arange(_EXAMPLE_ROWS * length) % config.vocab_size
         return ids.view(_EXAMPLE_ROWS, length)
+    filled: Callable[..., torch.Tensor]
     filled = torch.ones if name == "attention_mask" else torch.zeros
     value = filled(_EXAMPLE_ROWS, length, dtype=torch.long)
     if name == "attention_mask" and length > 1:

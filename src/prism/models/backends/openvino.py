@@ -54,7 +54,8 @@ class _Request:
         import openvino
 
         with tracing():
-            traced = torch.jit.trace(graph.module, graph.example, check_trace=False, strict=False)
+            trace: Any = torch.jit.trace
+            traced = trace(graph.module, graph.example, check_trace=False, strict=False)
             model = openvino.convert_model(traced, example_input=graph.example)
         axes = graph.dynamic_axes()
         for port, name, example in zip(model.inputs, graph.inputs, graph.example, strict=True):
