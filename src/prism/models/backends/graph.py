@@ -202,7 +202,7 @@ def _example(loaded: LoadedModel, name: str) -> torch.Tensor:
         return torch.rand(_EXAMPLE_ROWS, config.num_mel_bins, 2 * config.max_source_positions)
     length = min(_EXAMPLE_TOKENS, info.shape.max_length)
     if name == "input_ids":
-        ids = torch.arange(_EXAMPLE_ROWS * length) % config.vocab_size
+        ids: torch.Tensor = torch.arange(_EXAMPLE_ROWS * length) % config.vocab_size
         return ids.view(_EXAMPLE_ROWS, length)
     filled: Callable[..., torch.Tensor]
     filled = torch.ones if name == "attention_mask" else torch.zeros
