@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import torch
@@ -44,11 +45,12 @@ def rehearse(loaded: LoadedModel, call: Call) -> None:
     """Run whole batches and parts of a sequence, of one and of several samples and rows."""
     masked = (False, True) if main_input(loaded.info) == "input_ids" else (False,)
     with torch.inference_mode():
-        for batch in _BATCHES:
-            for padded in masked:
-                inputs = sample_inputs(loaded, batch, padded=padded)
-                call(**inputs)
-                _rehearse_part(loaded, call, inputs)
+        # Twice: once a part has split a block's code at its attention, whole batches run the split
+        # code too.
+        for batch, padded in 2 * tuple(product(_BATCHES, masked)):
+            inputs = sample_inputs(loaded, batch, padded=padded)
+            call(**inputs)
+            _rehearse_part(loaded, call, inputs)
 
 
 def _rehearse_part(loaded: LoadedModel, call: Call, inputs: Mapping[str, Any]) -> None:
