@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -285,6 +286,12 @@ def _attention(
 def _mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
     """Build the mask over all positions; never leave causality to the kernel's own flag."""
     return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
+
+
+@cache
+def leave_uncompiled() -> None:
+    """Let torch.compile call a pass's attention as it is: it exchanges rows besides computing."""
+    AttentionInterface.register(NAME, torch.compiler.disable(_attention))  # type: ignore[no-untyped-call]
 
 
 # Without a mask function of the same name transformers silently drops the padding mask.

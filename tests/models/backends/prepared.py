@@ -1,0 +1,23 @@
+"""Models made callable for tests; skips what is not installed, saying so."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from prism.models.backends import BACKENDS
+
+
+def prepared(name, loaded):
+    """Return what a backend makes of a model; skip where it is not there, saying why."""
+    backend = BACKENDS[name]
+    needs = backend.obstacle(loaded)
+    if "install" in needs or "no half precision" in needs:
+        pytest.skip(needs)
+    return backend.prepare(loaded)
+
+
+def at_half(loaded):
+    """Return a copy in bfloat16."""
+    return replace(loaded, model=copy.deepcopy(loaded.model).to(torch.bfloat16), precision="half")
