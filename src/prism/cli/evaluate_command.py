@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +25,7 @@ from prism.errors import ConfigError, ModelError
 from prism.plan import WIRE_BYTES, Plan
 
 if TYPE_CHECKING:
+    from prism.fidelity.copies import Copies
     from prism.fidelity.distributed import Difference
     from prism.fidelity.samples import Samples
     from prism.fidelity.summary import Evaluated
@@ -90,6 +91,7 @@ def evaluate(
     info = _describe(model, dtype, named or ())
     place = _place(info, out)
     from prism.fidelity.accuracy import Subject, check_replaceable, tell_map, write_table
+    from prism.fidelity.copies import Copies
     from prism.fidelity.samples import open_samples
 
     loaded = _load(info, dtype, threads)
@@ -98,7 +100,9 @@ def evaluate(
         samples = open_samples(
             data, loaded, length=length, limit=limit, seed=seed, labels=not no_labels
         )
-    work = _Work(loaded, samples, _all_plans(loaded, samples, named, measured_map), place)
+    copies = Copies(loaded)
+    chosen, left_out = _all_plans(copies, samples, named, measured_map)
+    work = _Work(copies, samples, chosen, left_out, place)
     entries = _measure(work, batch)
     differences = _check_on_nodes(work, dtype, check_distributed) if check_distributed else ()
     if not all(each.agrees for each in differences):
@@ -113,12 +117,18 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is measured, and where the table goes."""
+    """What is measured, what is not and why, and where the table goes."""
 
-    loaded: LoadedModel
+    copies: Copies
     samples: Samples
     plans: tuple[Plan, ...]
+    left_out: Mapping[str, str]
     place: Path
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model, as it was loaded."""
+        return self.copies.loaded
 
     @property
     def partial(self) -> Path:
@@ -190,20 +200,32 @@ def _load(info: ModelInfo, dtype: str, threads: int | None) -> LoadedModel:
 
 
 def _all_plans(
-    loaded: LoadedModel,
+    copies: Copies,
     samples: Samples,
     named: tuple[Plan, ...] | None,
     measured_map: PerformanceMap | None,
-) -> tuple[Plan, ...]:
-    """Return the plans to measure, counted, each once, `local` first."""
-    from prism.fidelity.plans_to_measure import compressions_of, usual_compressions
+) -> tuple[tuple[Plan, ...], Mapping[str, str]]:
+    """Return the plans to measure, counted, each once, `local` first; and those left out, and why.
 
-    if measured_map is not None:
-        named = compressions_of(measured_map, loaded.fingerprint)
-    elif named is None:
-        named = usual_compressions(loaded, samples)
-    shapes = dict.fromkeys([str(Plan()), *(plan.shape for plan in named)])
-    return tuple(map(Plan.parse, shapes))
+    A precision that cannot be had here ends the command only where somebody named it.
+    """
+    from prism.fidelity.plans_to_measure import compressions_of, measured_as, usual_compressions
+
+    refused: Mapping[str, str] = {}
+    if named is not None:
+        for plan in named:
+            copies.of(plan)
+    elif measured_map is not None:
+        asked = compressions_of(measured_map, copies.loaded.fingerprint)
+        named, refused = copies.possible(asked)
+        if not named:
+            copies.of(asked[0])
+    else:
+        named, refused = copies.possible(usual_compressions(copies.loaded, samples))
+    for reason in dict.fromkeys(refused.values()):
+        shapes = ", ".join(shape for shape in refused if refused[shape] == reason)
+        print(f"prism: {shapes} left out: {reason}", file=sys.stderr)
+    return tuple(dict.fromkeys([Plan(), *map(measured_as, named)])), refused
 
 
 def _measure(work: _Work, batch: int) -> tuple[Evaluated, ...]:
@@ -219,6 +241,7 @@ def _measure(work: _Work, batch: int) -> tuple[Evaluated, ...]:
                 batch=batch,
                 resume=work.partial,
                 advance=advance,
+                copies=work.copies,
             )
     except KeyboardInterrupt:
         print(
@@ -234,13 +257,14 @@ def _check_on_nodes(work: _Work, dtype: str, count: int) -> tuple[Difference, ..
     from prism.fidelity.distributed import compare_distributed
 
     target = read_target(None, needed=max(plan.size for plan in work.plans), threads=1)
-    plans = [plan for plan in work.plans if plan.exchanges]
+    plans = [plan for plan in work.plans if plan != Plan()]
     with output.progress(f"opening {target}"):
         opened = target.open()
     with opened as live, output.progress(f"comparing with {target}"):
-        model = live.load(work.loaded.info.source, dtype)
+        precisions = tuple(dict.fromkeys(plan.precision for plan in work.plans))
+        model = live.load(work.loaded.info.source, dtype, precisions=precisions)
         return compare_distributed(
-            *(work.loaded, work.samples, plans, count),
+            *(work.copies, work.samples, plans, count),
             lambda plan, inputs: model(plan=str(plan), **inputs),
         )
 
@@ -281,6 +305,7 @@ def _show(
                 **evaluation_document(entries, exchanged, work.samples),
                 "length": length,
                 "distributed": [asdict(each) for each in differences],
+                "left_out": work.left_out,
             }
         )
         return

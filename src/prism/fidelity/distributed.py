@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from prism.fidelity.answers import comparable_values, compare, read_answers
-from prism.fidelity.evaluate import answer
+from prism.fidelity.copies import Copies, answer
 from prism.fidelity.samples import Samples
 from prism.models.load import LoadedModel
 from prism.plan import Plan
@@ -18,6 +18,7 @@ from prism.transport.staging import WIRE_DTYPES
 # Sums in another order, and values rounded once more than here, relative to the largest value.
 _LEAST_TOLERANCE = 1e-3
 _ROUNDINGS = 8
+_INT8_STEP = 1 / 127  # of the largest value
 _SAME_DIRECTION = 0.999
 
 Run = Callable[[Plan, Mapping[str, Any]], Mapping[str, Any]]
@@ -46,12 +47,12 @@ class Difference:
 
 
 def compare_distributed(
-    loaded: LoadedModel, samples: Samples, plans: Sequence[Plan], count: int, run: Run
+    copies: Copies, samples: Samples, plans: Sequence[Plan], count: int, run: Run
 ) -> tuple[Difference, ...]:
     """Run samples on node processes and compare their answers with those of this process.
 
     Args:
-        loaded: the model.
+        copies: of the model, at the precisions of the plans.
         samples: the first `count` are run, one by one.
         plans: compared one after the other.
         count: how many samples; more than there are = all.
@@ -60,9 +61,10 @@ def compare_distributed(
     Raises:
         RequestError: an answer holds NaN.
         ClusterError: as `run` does.
+        UnsupportedPrecision: the model cannot be had at a plan's precision here.
     """
     rows = range(min(count, len(samples)))
-    return tuple(_compare(loaded, samples, plan, rows, run) for plan in plans)
+    return tuple(_compare(copies.of(plan), samples, plan, rows, run) for plan in plans)
 
 
 def _compare(
@@ -96,5 +98,7 @@ def _same(
 
 def _tolerance(loaded: LoadedModel, plan: Plan) -> float:
     dtypes = (WIRE_DTYPES[plan.wire], next(loaded.model.parameters()).dtype)
-    roundings = (_ROUNDINGS * torch.finfo(dtype).eps for dtype in dtypes)
-    return max(_LEAST_TOLERANCE, *roundings)
+    steps = [torch.finfo(dtype).eps for dtype in dtypes]
+    if plan.precision == "int8":
+        steps.append(_INT8_STEP)
+    return max(_LEAST_TOLERANCE, _ROUNDINGS * max(steps))
