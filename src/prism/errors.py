@@ -4,7 +4,8 @@
     ├── InputError (ValueError)      the caller can fix it; the CLI exits with 2
     │   ├── PlanError                a plan that is malformed or does not fit the cluster
     │   ├── ModelError               a model that cannot be found or loaded
-    │   │   └── UnsupportedModel     a model prism cannot partition, with the reason
+    │   │   ├── UnsupportedModel     a model prism cannot partition, with the reason
+    │   │   └── UnsupportedPrecision a precision or backend a model cannot have here
     │   ├── RequestError             inputs the model or the plan cannot take
     │   │   └── ModelFailed          the model itself raised while it ran, as it would anywhere
     │   ├── ConfigError              a link, cluster file or option with a wrong value
@@ -45,6 +46,10 @@ class ModelError(InputError):
 
 class UnsupportedModel(ModelError):
     """A model cannot be partitioned; the message names the reason."""
+
+
+class UnsupportedPrecision(ModelError):
+    """A model cannot be had at a precision, or with a backend, on some device; says why."""
 
 
 class RequestError(InputError):

@@ -55,6 +55,7 @@ class RunRecord:
         plan: that ran.
         batch: samples of the whole request.
         length: tokens per sample.
+        backend: that ran the model.
         total_s: wall time.
         compute_s: the forward pass without what follows.
         staging_s: copies between device and host inside it; always 0 on a CPU.
@@ -101,6 +102,7 @@ class RunRecord:
     energy_scope: str | None = None
     energy_domain: str | None = None
     energy_quality: Quality | None = None
+    backend: str = "eager"
     outcome: Outcome = "ok"
     setback: str = ""
     per_node: Mapping[str, RunRecord] = field(default_factory=dict, hash=False)

@@ -22,6 +22,7 @@ from prism.errors import ConfigError, ModelError
 from prism.launch.opening import Opened
 from prism.models.load import describe
 from prism.perfmap import CodingTimes
+from prism.plan import PRECISIONS, Precision
 
 _DTYPES = ("float32", "float16", "bfloat16")
 
@@ -73,13 +74,21 @@ class Cluster:
         """
         return self._coordinator.hello(node).facts
 
-    def load(self, model: str | Path | PreTrainedModel, dtype: str = "float32") -> DistributedModel:
+    def load(
+        self,
+        model: str | Path | PreTrainedModel,
+        dtype: str = "float32",
+        precisions: Sequence[Precision] | None = None,
+    ) -> DistributedModel:
         """Bring a model to every node; nodes that come later load it by themselves.
 
         Args:
             model: a Hugging Face id, a directory, `digits`, `random:NAME_OR_DIR`, or a model
                 object.
             dtype: dtype of the weights.
+            precisions: that nodes keep it in, and no others; without float32 they drop the weights
+                that these are made of. None = as cluster.yaml says, else float32, and others once
+                a plan has them.
 
         Raises:
             ModelError: it cannot be found or loaded on some node.
@@ -88,11 +97,17 @@ class Cluster:
         """
         if dtype not in _DTYPES:
             raise ModelError(f"unknown dtype {dtype!r}; use {', '.join(_DTYPES)}")
+        unknown = [each for each in precisions or () if each not in PRECISIONS]
+        if unknown or (precisions is not None and not precisions):
+            raise ModelError(
+                f"precisions must be some of {', '.join(PRECISIONS)}, not {list(precisions or ())}"
+            )
         number = next(self._numbers)
         source = (
             self._written(model, number) if isinstance(model, PreTrainedModel) else _text(model)
         )
-        loaded = DistributedModel(number, describe(source), dtype, self._live)
+        kept = self._opened.precisions if precisions is None else tuple(precisions)
+        loaded = DistributedModel(number, describe(source), dtype, self._live, kept)
         self._models = [*(each for each in self._models if each.loaded), loaded]
         return loaded
 

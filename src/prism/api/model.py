@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from prism.models.load import ModelInfo
 from prism.models.outputs import settle_form
 from prism.output_form import FULL, OutputForm
 from prism.perfmap import ClusterIdentity, PerformanceMap
-from prism.plan import Objective, Plan
+from prism.plan import Objective, Plan, Precision
 from prism.planner import Decision, Wanted
 from prism.record import LinkState, Response, RunRecord
 
@@ -45,6 +45,7 @@ class DistributedModel:
         info: the model's description.
         dtype: dtype of the weights.
         live: the cluster.
+        precisions: that the nodes keep it in; see `Cluster.load`.
 
     Attributes:
         info: the model's description.
@@ -53,7 +54,14 @@ class DistributedModel:
         last_decision: how its plan was chosen; None when the caller named it.
     """
 
-    def __init__(self, number: int, info: ModelInfo, dtype: str, live: LiveCluster) -> None:
+    def __init__(
+        self,
+        number: int,
+        info: ModelInfo,
+        dtype: str,
+        live: LiveCluster,
+        precisions: Sequence[Precision] | None = None,
+    ) -> None:
         self.info = info
         self.dtype = dtype
         self.last_record: RunRecord | None = None
@@ -61,7 +69,7 @@ class DistributedModel:
         self._number = number
         self._live = live
         self._loaded = True
-        self._nodes = ModelNodes(live.coordinator, number, info.source, dtype)
+        self._nodes = ModelNodes(live.coordinator, number, info.source, dtype, precisions)
         self._experience = Experience(lambda: live.roster.alive)
         # It may take files to tell; a caller may ask for any number of best answers.
         self._settled = lru_cache(maxsize=_FORMS_KEPT)(partial(settle_form, info))
@@ -84,6 +92,11 @@ class DistributedModel:
     def nodes(self) -> tuple[str, ...]:
         """Names of the nodes that have the model in memory, in the cluster's order."""
         return self._nodes.ready(self._live.roster.alive)
+
+    @property
+    def memory(self) -> Mapping[str, Mapping[Precision, int]]:
+        """By node, the bytes of its weights by precision; what precisions share counts in each."""
+        return self._nodes.held()
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -117,6 +130,7 @@ class DistributedModel:
         Raises:
             RequestError: the inputs do not fit the model, it has no such output, or it failed.
             PlanError: the plan does not fit the model or the cluster.
+            UnsupportedPrecision: a node cannot compute at the plan's precision; says why.
             DeadlineExceeded: there was no answer in time.
             ClusterError: no node is left that could answer.
         """
@@ -141,6 +155,7 @@ class DistributedModel:
         Raises:
             RequestError: the inputs do not fit the model, or it has no such output.
             PlanError: the plan does not fit the model or the cluster.
+            UnsupportedPrecision: a node cannot compute at the plan's precision; says why.
         """
         request = self._request(plan, objective, deadline_s, output, inputs)
         return self._live.requests.submit(request, partial(self._noted, request))
@@ -155,7 +170,8 @@ class DistributedModel:
         """Let a performance map choose the plan of requests that name none.
 
         The map may cover more nodes than are alive; those that come later are taken in. What it
-        does not say of accuracy is taken from `accuracy.json` beside the model.
+        does not say of accuracy is taken from `accuracy.json` beside the model. Precisions that its
+        plans have are made in the background; such plans are chosen once nodes have them.
 
         Args:
             perf: the map, or the file it is in.
@@ -175,6 +191,7 @@ class DistributedModel:
         adaptive = Adaptive(perf, self.identity(), objective, plans)
         self.close()
         self._experience.adaptive = adaptive
+        self._nodes.want(dict.fromkeys(Plan.parse(shape).precision for shape in perf.by_shape))
         if len(perf.nodes) > 1:
             self._monitor = LinkMonitor(adaptive, self._live)
 
@@ -207,7 +224,7 @@ class DistributedModel:
 
     def identity(self) -> ClusterIdentity:
         """Return what a performance map of this model on these nodes is bound to."""
-        return identity_of(self._live, self.fingerprint, self.dtype)
+        return identity_of(self._live, self._nodes, self.dtype)
 
     def close(self) -> None:
         """Stop watching the link. Safe to call twice."""
@@ -240,22 +257,24 @@ class DistributedModel:
             raise ConfigError(f"deadline_s must be above 0 s, not {deadline_s}")
         form = self._settled(OutputForm.of(output))
         batch, length = check_inputs(self.info, inputs)
+        until_s = math.inf if deadline_s is None else time.monotonic() + deadline_s
         adaptive = self._experience.adaptive
         decision = None
         if plan == AUTO or (plan is None and adaptive is not None):
             decision = self._choice(batch, length, objective, form)
             placed = Placed(decision.choice.on(decision.nodes), decision.nodes)
         else:
-            placed = self._placement.of(_named(plan))
+            placed = self._placement.of(_named(plan), until_s)
         STRATEGIES[placed.plan.strategy].check(self.info, placed.plan, inputs, length)
         return Request(
             work=Work(self._number, self.info, inputs, batch, length, form),
             placed=placed,
             obstacle=self._placement.obstacle(placed, chosen=decision is not None),
             decision=decision,
-            until_s=math.inf if deadline_s is None else time.monotonic() + deadline_s,
+            until_s=until_s,
             nodes=lambda: (self.nodes, self._live.roster.everyone),
             experience=self._experience,
+            alone=self._nodes.alone,
         )
 
     def _choice(

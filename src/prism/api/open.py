@@ -20,6 +20,7 @@ def local_cluster(
     link: str = "none",
     device: str = "cpu",
     energy: str = "auto",
+    backend: str = "eager",
 ) -> Cluster:
     """Start node processes on this machine, with a fresh secret.
 
@@ -30,6 +31,7 @@ def local_cluster(
         link: an emulated link between them, such as `100mbit,3ms`; `none` leaves loopback alone.
         device: torch device of every node.
         energy: every node's meter: auto, none, rapl, nvml, model:idle=2.5,busy=7, replay:FILE, ...
+        backend: what runs models on every node; see `prism.models.backends`.
 
     Raises:
         ConfigError: an argument has a wrong value.
@@ -40,7 +42,7 @@ def local_cluster(
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, not {threads}")
     LinkShape.parse(link)
-    return Cluster(open_local(nodes, threads, link, device, energy))
+    return Cluster(open_local(nodes, threads, link, device, energy, backend))
 
 
 def connect(path: str | Path, timeout_s: float = 60.0, min_nodes: int | None = None) -> Cluster:

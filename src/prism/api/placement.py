@@ -12,16 +12,16 @@ from prism.perfmap import ClusterIdentity, NodeInfo
 from prism.plan import Plan
 
 
-def identity_of(live: LiveCluster, fingerprint: str, dtype: str) -> ClusterIdentity:
+def identity_of(live: LiveCluster, nodes: ModelNodes, dtype: str) -> ClusterIdentity:
     """Return what a performance map of a model on the nodes alive is bound to.
 
     Args:
         live: the cluster.
-        fingerprint: of the model.
+        nodes: who has the model.
         dtype: of its weights.
     """
     facts = {name: live.coordinator.hello(name).facts for name in live.roster.alive}
-    nodes = (
+    infos = (
         NodeInfo(
             name=name,
             hardware=each.hardware,
@@ -29,10 +29,11 @@ def identity_of(live: LiveCluster, fingerprint: str, dtype: str) -> ClusterIdent
             transformers=each.transformers,
             dtype=dtype,
             threads=each.threads,
+            backend=nodes.backend(name),
         )
         for name, each in facts.items()
     )
-    return ClusterIdentity(fingerprint, tuple(nodes))
+    return ClusterIdentity(nodes.fingerprint, tuple(infos))
 
 
 class Placement:
@@ -49,23 +50,32 @@ class Placement:
         self._nodes = nodes
         self._experience = experience
 
-    def of(self, plan: Plan) -> Placed:
+    def of(self, plan: Plan, until_s: float) -> Placed:
         """Put a plan on nodes that are ready, or on those of the whole cluster when it needs them.
+
+        Nodes that have the model, but not at the plan's precision, make it first.
+
+        Args:
+            plan: that a caller named.
+            until_s: on `time.monotonic()`, how long a precision may be waited for.
 
         Raises:
             PlanError: the plan does not fit the cluster.
+            UnsupportedPrecision: a node cannot have the plan's precision.
             ClusterError: nobody is alive.
         """
         if not self._roster.alive:
             raise ClusterError("no node of the cluster is alive; start it again")
         try:
-            return place(plan, self._ready)
+            placed = place(plan, self._nodes.ready(self._roster.alive))
         except PlanError:
             placed = place(plan, self._roster.everyone)
-        # The request is answered without those who are gone, but not without one that just came.
-        self._nodes.welcome(placed.nodes)
+            # The request is answered without those who are gone, but not without one that just
+            # came.
+            self._nodes.welcome(placed.nodes)
+        self._nodes.provide(plan.precision, placed.nodes, until_s)
         try:
-            return place(plan, self._ready)
+            return place(plan, self._nodes.ready(self._roster.alive, plan.precision))
         except PlanError:
             return placed
 
@@ -76,15 +86,9 @@ class Placement:
             placed: the plan and its nodes.
             chosen: whether the planner chose it, who knows what is paused.
         """
-        ready, alive = self._ready, self._roster.alive
         for name in placed.nodes:
-            if name not in alive:
+            if name not in self._roster.alive:
                 return f"{name} is not in the cluster"
-            if name not in ready:
-                reason = self._nodes.refusals().get(name, "it is loading")
-                return f"{name} does not have the model: {reason}"
+        for name, reason in self._nodes.missing(placed.nodes, placed.plan.precision).items():
+            return f"{name} does not have the model: {reason}"
         return "" if chosen else self._experience.paused().get(placed.plan.shape, "")
-
-    @property
-    def _ready(self) -> tuple[str, ...]:
-        return self._nodes.ready(self._roster.alive)

@@ -49,6 +49,12 @@ def node(
     energy: Annotated[
         str, typer.Option(help="Meter: auto, none, ina3221, nvml, rapl, pi5, model:..., replay:...")
     ] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="What runs models: eager, compile, openvino, onnxruntime or auto.")
+    ] = "eager",
+    emulate_half: Annotated[
+        bool, typer.Option(help="Allow half precision on a processor that only emulates it.")
+    ] = False,
     link: Annotated[str, typer.Option(help="Emulated link (local clusters).", hidden=True)] = "",
     medium: Annotated[Path | None, typer.Option(hidden=True)] = None,
     places: Annotated[str, typer.Option(hidden=True)] = "",
@@ -92,6 +98,8 @@ def node(
         cores=pins,
         energy=energy,
         outlives_coordinator=parent is None,
+        backend=backend,
+        emulate_half=emulate_half,
     )
     if medium is not None:
         config = _emulated(config, link, medium, places.split(","))

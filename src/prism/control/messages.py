@@ -17,8 +17,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from prism.errors import ClusterError, ConfigError
+from prism.plan import Precision
 
-PROTOCOL = 3  # raised with every change that an older node would not understand
+PROTOCOL = 4  # raised with every change that an older node would not understand
 HEARTBEAT_S = 0.5
 _PROBLEM_LENGTH = 200
 # Frames that fit into two or three packets take a latency, and nothing that could be measured.
@@ -103,21 +104,42 @@ class Ping(_Message):
 
 
 class Load(_Message):
-    """Bring a model into memory; answered with `Loaded`, off the computing thread."""
+    """Bring a model into memory; answered with `Loaded`, off the computing thread.
+
+    Attributes:
+        request: its number.
+        model: number of the model; a model that is there already gains what it lacks.
+        source: what to load.
+        dtype: of the weights.
+        precisions: at which it shall be there; without float32, the weights that these were made
+            of are dropped.
+    """
 
     kind: Literal["load"] = "load"
     request: int
     model: int
     source: str
     dtype: str
+    precisions: tuple[Precision, ...] = ("float32",)
 
 
 class Loaded(_Message):
-    """A model is in memory."""
+    """A model is in memory.
+
+    Attributes:
+        request: number of the `Load`.
+        fingerprint: of the weights that were loaded.
+        backend: that runs it.
+        held: by precision, the bytes of its weights.
+        refused: by precision that it cannot have here, why.
+    """
 
     kind: Literal["loaded"] = "loaded"
     request: int
     fingerprint: str
+    backend: str = "eager"
+    held: dict[Precision, int] = Field(default_factory=dict)
+    refused: dict[Precision, str] = Field(default_factory=dict)
 
 
 class Unload(_Message):

@@ -25,6 +25,7 @@ from prism.coordinator.experience import Experience
 from prism.coordinator.recovery import Placed, fallbacks
 from prism.coordinator.scheduler import Scheduler
 from prism.errors import Cancelled, ClusterError, DeadlineExceeded
+from prism.plan import Precision
 from prism.planner import Decision
 from prism.record import Response
 
@@ -75,6 +76,7 @@ class Request:
         until_s: on `time.monotonic()`, when nobody wants the answer any more.
         nodes: returns the nodes that could work on it now, and all of the cluster, in its order.
         experience: of the model.
+        alone: the precision at which every node that is ready has the model.
     """
 
     work: Work
@@ -84,6 +86,7 @@ class Request:
     until_s: float
     nodes: Callable[[], tuple[Nodes, Nodes]]
     experience: Experience
+    alone: Precision = "float32"
     submitted_s: float = field(default_factory=time.monotonic)
     _wake: threading.Event = field(default_factory=threading.Event)
     _call: Call | None = None
@@ -213,7 +216,7 @@ class Requests:
             yield request.placed
         ready, everyone = request.nodes()
         there = self._coordinator.confirm(ready, _CONFIRM_S)
-        instead = fallbacks(request.placed, there or ready, everyone)
+        instead = fallbacks(request.placed, there or ready, everyone, request.alone)
         yield from instead
         if request.obstacle and not instead:
             yield request.placed  # whatever speaks against it: there is nothing else

@@ -82,7 +82,10 @@ class RowsAlone:
 
 
 def run_arriving(
-    forward: Callable[[Inputs, BeforeBlock | None], Any], first: Inputs, rest: Rest
+    forward: Callable[[Inputs, BeforeBlock | None], Any],
+    first: Inputs,
+    rest: Rest,
+    hooked: bool = True,
 ) -> Any:
     """Return the output of all rows, in the order in which they came.
 
@@ -90,7 +93,10 @@ def run_arriving(
         forward: runs a model on checked inputs; returns None where its blocks were left early.
         first: rows that are here, of inputs that `can_catch_up`.
         rest: the others.
+        hooked: whether `forward` can stop between two blocks; else all wait for the last row.
     """
+    if not hooked:
+        return forward(join_rows([first, rest.take()]), None)
     alone = RowsAlone(rest)
     output = forward(first, alone.before_block)
     others = rest.take()

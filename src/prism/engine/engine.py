@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from prism.engine.arriving import Rest
 from prism.engine.strategies import STRATEGIES
 from prism.engine.strategy import Job, Ran
-from prism.errors import ModelFailed, NodeFailed, PrismError
+from prism.engine.variant import Variant
+from prism.errors import PlanError, UnsupportedPrecision
 from prism.models.backends import EAGER, Backend
-from prism.models.inputs import main_input, prepare
-from prism.models.instrument import BeforeBlock, Instrumented, never
+from prism.models.inputs import main_input
+from prism.models.instrument import never
 from prism.models.load import LoadedModel
-from prism.models.outputs import Reduction
+from prism.models.precision import at_precision, own_bytes
 from prism.output_form import FULL, OutputForm
-from prism.partition.forward_pass import ForwardPass, PassComplete
-from prism.plan import Plan
+from prism.plan import Plan, Precision
 from prism.record import RunRecord
 from prism.transport.base import Transport
-from prism.transport.staging import Staging
-
-_MACHINE_ERRORS = (torch.OutOfMemoryError, MemoryError, OSError)
-# How torch words a machine's trouble in a plain RuntimeError.
-_MACHINE_WORDS = ("can't allocate memory", "not enough memory", "CUDA error", "cuDNN", "CUBLAS_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +40,76 @@ class Execution:
 
 
 class Engine:
-    """One loaded model on one node; serves any plan, one request at a time.
+    """One loaded model on one node, at one or more precisions.
+
+    Serves any plan, one request at a time. Another thread may add and drop precisions meanwhile.
 
     Args:
         loaded: the model; its blocks are hooked until `close`.
         node: this node's name, for the records.
         backend: makes the model callable.
+        emulate: see `models.precision.at_precision`.
 
     Attributes:
-        loaded: the model.
-        device: where it lives.
+        loaded: the model. Nobody runs its copies' original, so that they can be made at any time.
         node: this node's name.
-        backend: name of the backend.
+        backend: name of the backend. What it cannot run, a precision or parts of sequences, eager
+            runs.
 
     Raises:
         UnsupportedModel: the model is laid out differently from its family.
     """
 
-    def __init__(self, loaded: LoadedModel, node: str = "node0", backend: Backend = EAGER) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        node: str = "node0",
+        backend: Backend = EAGER,
+        *,
+        emulate: bool = False,
+    ) -> None:
         self.loaded = loaded
         self.node = node
         self.backend = backend.name
         self._backend = backend
-        self._call = backend.prepare(loaded)
-        self._call_base: Callable[..., Any] | None = None
-        self._instrumented = Instrumented(loaded.model, loaded.info.family)
+        self._emulate = emulate
         self._main_input = main_input(loaded.info)
-        self.device = next(loaded.model.parameters()).device
-        self._staging: dict[int, Staging] = {}
+        # Shares all tensors, and is neither hooked nor running while copies of it are made.
+        self._original: LoadedModel | None = at_precision(loaded, "float32")
+        self._variants: dict[Precision, Variant] = {loaded.precision: Variant(loaded, backend)}
+
+    @property
+    def precisions(self) -> Mapping[Precision, int]:
+        """By precision that plans may have, the bytes of its weights; shared ones count in each."""
+        return {name: own_bytes(each.loaded) for name, each in tuple(self._variants.items())}
+
+    def add(self, precision: Precision) -> None:
+        """Make the model available at another precision; from any thread, while others run.
+
+        Raises:
+            UnsupportedPrecision: it cannot be had here; nothing has changed.
+        """
+        if precision in self._variants:
+            return
+        if self._original is None:
+            raise UnsupportedPrecision(
+                f"{precision} is made of float32 weights, which {self.node} has dropped; load the "
+                f"model again with other precisions"
+            )
+        made = at_precision(self._original, precision, emulate=self._emulate)
+        self._variants = {**self._variants, precision: Variant(made, self._backend)}
+
+    def keep(self, precisions: Collection[Precision]) -> None:
+        """Let go of the float32 weights if they are not among these; no others can be made then.
+
+        Args:
+            precisions: one at least is there.
+        """
+        if "float32" in precisions or "float32" not in self._variants:
+            return
+        self._variants = {name: each for name, each in self._variants.items() if name != "float32"}
+        self._original = None
+        self.loaded = next(iter(self._variants.values())).loaded
 
     def run(
         self,
@@ -110,89 +144,40 @@ class Engine:
             ModelFailed: the model raised, as it would on every node.
             NodeFailed: this machine has no memory left, or its device or files failed.
             PeerLost, DeadlineExceeded: a peer failed.
+            PlanError: the model is not here at the plan's precision.
 
         Whatever is raised, `transport` is closed then, so that the peers end too, unless all
         exchanges of this request were over here: then it stays in step and serves the next.
         """
         started_s = time.perf_counter()
+        variant = self._variants.get(plan.precision)
+        if variant is None:
+            raise PlanError(
+                f"plan {plan}: {self.node} holds the model in {', '.join(self._variants)} only"
+            )
         job = Job(
             plan, inputs, length, output, transport, timeout_s, should_cancel, whole_shape, rest
         )
-        ran = STRATEGIES[plan.strategy].run(self, job)
+        ran = STRATEGIES[plan.strategy].run(variant, job)
         total_s = time.perf_counter() - started_s
         batch = int(inputs[self._main_input].shape[0]) + (rest.rows if rest else 0)
-        record = self._record(plan, batch, length, total_s, ran)
+        record = self._record(plan, batch, length, total_s, ran, variant)
         return Execution(ran.output, record, ran.first_wait_s)
-
-    def forward(
-        self,
-        inputs: Mapping[str, Any],
-        forward_pass: ForwardPass | None,
-        should_cancel: Callable[[], bool],
-        reduction: Reduction,
-        before_block: BeforeBlock | None = None,
-    ) -> Any:
-        """Return what becomes of the model's output; None where its blocks are left early.
-
-        Args:
-            inputs: as the caller gave them.
-            forward_pass: decides what the blocks compute; None = what plain transformers would.
-            should_cancel: asked before every block.
-            reduction: makes the wanted form of the output.
-            before_block: see `Instrumented.running`.
-
-        Raises:
-            Cancelled, ModelFailed, NodeFailed, PeerLost, DeadlineExceeded: as `run`.
-        """
-        try:
-            prepared = prepare(self.loaded.info, inputs, self.loaded.model)
-            running = self._instrumented.running(forward_pass, should_cancel, before_block)
-            with torch.inference_mode(), running:
-                try:
-                    output = reduction(self._called(prepared, reduction.base_only))
-                except PassComplete:
-                    output = None
-                if self.device.type == "cuda":
-                    torch.cuda.synchronize(self.device)
-                return output
-        except PrismError:
-            raise
-        except Exception as error:
-            raise _as_prism_error(error) from error
-
-    def _called(self, prepared: Mapping[str, Any], base_only: bool) -> Any:
-        """Call the model, or only what is below its head, with the inputs that this takes."""
-        if not base_only:
-            return self._call(**prepared)
-        base: Any = self.loaded.model.base_model
-        if self._call_base is None:
-            self._call_base = self._backend.prepare(replace(self.loaded, model=base))
-        known = inspect.signature(base.forward).parameters
-        return self._call_base(**{key: prepared[key] for key in prepared if key in known})
-
-    def staging_for(self, transport: Transport) -> Staging:
-        """Return the frames for transports with this header, kept so that they are reused."""
-        header = transport.header_bytes
-        if header not in self._staging:
-            self._staging[header] = Staging(self.device, header)
-        self._staging[header].reset()
-        return self._staging[header]
-
-    def drop_frames(self) -> None:
-        """Take new frames from now on: a failed transport may still hold the old ones."""
-        self._staging.clear()
 
     def close(self) -> None:
         """Take the hooks off the model and let go of the frames. Safe to call twice."""
-        self._instrumented.remove()
-        self._staging.clear()
+        for variant in self._variants.values():
+            variant.close()
 
-    def _record(self, plan: Plan, batch: int, length: int, total_s: float, ran: Ran) -> RunRecord:
+    def _record(
+        self, plan: Plan, batch: int, length: int, total_s: float, ran: Ran, variant: Variant
+    ) -> RunRecord:
         return RunRecord(
             node=self.node,
             plan=plan,
             batch=batch,
             length=length,
+            backend=variant.backend if variant.hooked or not plan.exchanges else EAGER.name,
             total_s=total_s,
             compute_s=max(0.0, total_s - ran.staging_s - ran.comm_s - ran.input_s - ran.output_s),
             staging_s=ran.staging_s,
@@ -202,14 +187,3 @@ class Engine:
             bytes_sent=ran.bytes_sent,
             messages=ran.messages,
         )
-
-
-def _as_prism_error(error: Exception) -> PrismError:
-    """Tell a machine's failure, which another node may not have, from the model's own."""
-    text = f"{type(error).__name__}: {error}"
-    of_machine = isinstance(error, RuntimeError) and any(
-        words in str(error) for words in _MACHINE_WORDS
-    )
-    if isinstance(error, _MACHINE_ERRORS) or of_machine:
-        return NodeFailed(text)
-    return ModelFailed(text)

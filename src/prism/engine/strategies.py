@@ -98,7 +98,7 @@ class BatchStrategy(LocalStrategy):
         def forward(inputs: Inputs, before_block: BeforeBlock | None) -> Any:
             return runner.forward(inputs, None, job.should_cancel, reduction, before_block)
 
-        output = run_arriving(forward, job.inputs, job.rest)
+        output = run_arriving(forward, job.inputs, job.rest, runner.hooked)
         return Ran(output, input_s=job.rest.waited_s)
 
     @override

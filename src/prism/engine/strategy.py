@@ -86,10 +86,12 @@ class Runner(Protocol):
     Attributes:
         loaded: the model.
         device: where it lives.
+        hooked: whether whole batches, too, run through hooked blocks, so that `before_block` works.
     """
 
     loaded: LoadedModel
     device: torch.device
+    hooked: bool
 
     def forward(
         self,

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prism.errors import ConfigError
-from prism.plan import is_node_name
+from prism.plan import Precision, is_node_name
 
 DEFAULT_PORT = 7070
 _TRANSPORTS = ("gloo",)  # the keys of `transport.factory.FACTORIES`, which imports torch
@@ -25,6 +25,9 @@ class ClusterConfig(BaseModel):
         device: torch device of the coordinator's own node.
         min_nodes: the cluster opens with so many; the others are taken in when they come.
         transport: what connects the nodes of a sequence plan.
+        backend: what runs models on the coordinator's own node; see `prism node --backend`.
+        precisions: that nodes keep models in, and no others; without float32 its weights are
+            dropped. Left out: float32, and others once a plan has them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +39,8 @@ class ClusterConfig(BaseModel):
     device: str = "auto"
     min_nodes: int = Field(1, ge=1)
     transport: str = "gloo"
+    backend: str = "eager"
+    precisions: tuple[Precision, ...] | None = Field(None, min_length=1)
 
 
 def read_config(path: Path) -> ClusterConfig:

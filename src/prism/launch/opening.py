@@ -16,7 +16,7 @@ from prism.emulation.place import EmulatedLink
 from prism.errors import ClusterError, ConfigError
 from prism.launch.cluster_file import ClusterConfig
 from prism.launch.processes import NodeProcess, cores_for, end_all
-from prism.plan import default_node_name
+from prism.plan import Precision, default_node_name
 from prism.transport.factory import FACTORIES
 
 _START_TIMEOUT_S = 120.0
@@ -36,6 +36,7 @@ class Opened:
         scratch: a directory that lives as long as the cluster.
         release: gives everything back when it is closed.
         link: the emulated link of a local cluster.
+        precisions: that nodes keep models in; None = float32, and others once a plan has them.
     """
 
     coordinator: Coordinator
@@ -44,9 +45,12 @@ class Opened:
     scratch: Path
     release: ExitStack
     link: EmulatedLink | None = None
+    precisions: tuple[Precision, ...] | None = None
 
 
-def open_local(nodes: int, threads: int | None, link: str, device: str, energy: str) -> Opened:
+def open_local(
+    nodes: int, threads: int | None, link: str, device: str, energy: str, backend: str
+) -> Opened:
     """Start node processes on this machine, with a fresh secret, and wait for all of them.
 
     Args:
@@ -56,6 +60,7 @@ def open_local(nodes: int, threads: int | None, link: str, device: str, energy: 
         link: the emulated link between them.
         device: torch device of every node.
         energy: every node's meter.
+        backend: every node's.
 
     Raises:
         ClusterError: a node did not start; says why.
@@ -70,7 +75,7 @@ def open_local(nodes: int, threads: int | None, link: str, device: str, energy: 
         save(generate(), secret)
         emulated = EmulatedLink.open(link, medium, names)
         arguments = ["--secret", str(secret), "--threads", str(threads)]
-        arguments += ["--device", device, "--energy", energy]
+        arguments += ["--device", device, "--energy", energy, "--backend", backend]
         if emulated is None:
             coordinator = Coordinator(_LOOPBACK, 0, read(secret), factory)
         else:
@@ -115,11 +120,19 @@ def open_devices(config: ClusterConfig, timeout_s: float, min_nodes: int) -> Ope
             *("--coordinator", f"tcp://{host}:{config.port}"),
             *("--secret", str(config.secret.resolve())),
             *("--device", config.device),
+            *("--backend", config.backend),
         ]
         processes = _released_by(release, coordinator)
         processes.append(NodeProcess(config.nodes[0], arguments, scratch))
         _wait(coordinator, config.nodes, processes, min_nodes, timeout_s)
-        return Opened(coordinator, config.nodes, processes, scratch, release)
+        return Opened(
+            coordinator,
+            config.nodes,
+            processes,
+            scratch,
+            release,
+            precisions=config.precisions,
+        )
 
     return _opened(start)
 

@@ -17,9 +17,11 @@ class Backend(Protocol):
 
     Attributes:
         name: as configurations and identities write it.
+        hooked: whether what it prepares runs the model's own blocks, so that their hooks work.
     """
 
     name: str
+    hooked: bool
 
     def prepare(self, loaded: LoadedModel) -> Callable[..., Any]:
         """Return what runs the model: takes its inputs by name, returns its usual output.
@@ -32,6 +34,7 @@ class EagerBackend:
     """Plain transformers, one operation after the other."""
 
     name = "eager"
+    hooked = True
 
     def prepare(self, loaded: LoadedModel) -> Callable[..., Any]:
         """Return the transformers model itself; see `Backend.prepare`."""

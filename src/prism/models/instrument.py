@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.pytorch_utils import Conv1D
 
 from prism.errors import Cancelled
 from prism.models.families import Family
@@ -224,8 +225,11 @@ class _Binding:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Make keys and values of normalised rows, with the block's own projections."""
         site = self.site
-        if site.projection == "fused_conv1d":
+        if isinstance(site.keys, Conv1D):
             key, value = _project_conv1d(site.keys, normed_BCD)
+        elif site.projection == "fused_conv1d":  # queries come along; such rows are few
+            assert site.keys is not None
+            key, value = site.keys(normed_BCD)[..., normed_BCD.shape[-1] :].chunk(2, dim=-1)
         else:
             assert site.keys is not None and site.values is not None
             key, value = site.keys(normed_BCD), site.values(normed_BCD)

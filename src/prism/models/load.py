@@ -22,7 +22,7 @@ from prism.errors import ModelError
 from prism.models.families import Family, family_of, shape_of
 from prism.models.pixels import Normalisation
 from prism.models.source import DIGITS, files_of, split_source
-from prism.plan import ModelShape
+from prism.plan import ModelShape, Precision
 
 _SEED = 20260525
 _PRESETS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -72,12 +72,15 @@ class LoadedModel:
     Attributes:
         info: its description.
         model: the transformers model, in evaluation mode.
-        fingerprint: SHA-256 of configuration and weights; equal on nodes that agree.
+        fingerprint: SHA-256 of configuration and weights; equal on nodes that agree, and that of
+            the original on copies at another precision.
+        precision: at which it computes.
     """
 
     info: ModelInfo
     model: PreTrainedModel
     fingerprint: str
+    precision: Precision = "float32"
 
 
 def describe(source: str) -> ModelInfo:

@@ -1,23 +1,30 @@
 """The models in memory, and the thread that brings them in and lets go of them.
 
-Loading takes seconds; on a thread of its own it keeps no request waiting.
+Loading takes seconds, and so does making other precisions; on a thread of its own, which gets the
+processor only while nothing is computed, it keeps no request waiting.
 """
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
+from collections.abc import Sequence
 
 from transformers.utils import logging as transformers_logging
 
 from prism.control import messages as control
 from prism.engine.engine import Engine
-from prism.errors import Cancelled, ClusterError
-from prism.models.load import LoadedModel, load
+from prism.errors import Cancelled, ClusterError, UnsupportedPrecision
+from prism.models.backends import EAGER, Backend
+from prism.models.load import load
 from prism.node.memory import return_freed_memory
 from prism.node.tasks import Reply, Task, Tasks
+from prism.plan import Precision
 
 _CLOSE_TIMEOUT_S = 0.2
+_LEAST_PRIORITY = 19
 
 
 class Loader:
@@ -27,12 +34,24 @@ class Loader:
         name: of the node.
         device: torch device of the weights.
         tasks: what is asked of the node.
+        backend: makes models callable.
+        emulate: allow half precision on a processor that emulates it.
     """
 
-    def __init__(self, name: str, device: str, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        name: str,
+        device: str,
+        tasks: Tasks,
+        backend: Backend = EAGER,
+        *,
+        emulate: bool = False,
+    ) -> None:
         self._name = name
         self._device = device
         self._tasks = tasks
+        self._backend = backend
+        self._emulate = emulate
         self._engines: dict[int, Engine] = {}
         self._changing = threading.Lock()
         # True asks for the memory of what nobody holds any more; None ends the thread.
@@ -78,6 +97,7 @@ class Loader:
         self._queue.put(True)
 
     def _work(self) -> None:
+        _give_way()
         # The node's output is a log, one sentence per line.
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         while (item := self._queue.get()) is not None:
@@ -93,15 +113,45 @@ class Loader:
             return None
         with self._changing:
             engine = self._engines.get(message.model)
-        if engine is not None:  # the coordinator lost sight of this node, not the node of its model
-            return _loaded(message.request, engine.loaded)
-        loaded = load(message.source, message.dtype, self._device)
+        fresh = engine is None
+        if engine is None:
+            loaded = load(message.source, message.dtype, self._device)
+            engine = Engine(loaded, self._name, self._backend, emulate=self._emulate)
+        refused = _add(engine, message.precisions)
         with self._changing:
             if task.unwanted:
                 raise Cancelled(f"model {message.model} was given up while it was loaded")
-            self._engines[message.model] = Engine(loaded, self._name)
-        return _loaded(message.request, loaded)
+            if fresh:
+                self._engines[message.model] = engine
+        answer = control.Loaded(
+            request=message.request,
+            fingerprint=engine.loaded.fingerprint,
+            backend=engine.backend,
+            held=dict(engine.precisions),
+            refused=refused,
+        )
+        return answer, ()
 
 
-def _loaded(request: int, loaded: LoadedModel) -> Reply:
-    return control.Loaded(request=request, fingerprint=loaded.fingerprint), ()
+def _add(engine: Engine, precisions: Sequence[Precision]) -> dict[Precision, str]:
+    """Bring an engine to these precisions; return those it cannot have, each with the reason.
+
+    Raises:
+        UnsupportedPrecision: it can have none of them.
+    """
+    refused: dict[Precision, str] = {}
+    for precision in precisions:
+        try:
+            engine.add(precision)
+        except UnsupportedPrecision as error:
+            refused[precision] = str(error)
+    if refused and len(refused) == len(precisions):
+        raise UnsupportedPrecision("; ".join(refused.values()))
+    engine.keep(precisions)
+    return refused
+
+
+def _give_way() -> None:
+    """Let this thread compute only while nobody else does, where the system can do that."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)

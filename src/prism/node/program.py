@@ -19,6 +19,7 @@ from prism.control.delivery import DIRECT, Delivery
 from prism.control.keys import Secret
 from prism.energy import meter
 from prism.errors import ClusterError
+from prism.models.backends import BACKENDS, EAGER
 from prism.node.compute import COMPUTED, Computer
 from prism.node.groups import Groups
 from prism.node.hardware import address_towards, facts_of, pick_device
@@ -42,6 +43,8 @@ class NodeConfig:
         outlives_coordinator: wait for the next coordinator when this one closes.
         delivery: how control messages get to the coordinator and here.
         factory: makes the transports to the other nodes.
+        backend: what runs models; a key of `prism.models.backends.BACKENDS`.
+        emulate_half: allow half precision on a processor that emulates it.
     """
 
     name: str
@@ -53,6 +56,8 @@ class NodeConfig:
     outlives_coordinator: bool = True
     delivery: Delivery = DIRECT
     factory: TransportFactory = field(default_factory=GlooFactory)
+    backend: str = EAGER.name
+    emulate_half: bool = False
 
 
 class Node:
@@ -75,7 +80,13 @@ class Node:
         )
         self._tasks = Tasks(config.name, self._connection.send)
         self._groups = Groups(config.name, host, address, config.factory)
-        self._loader = Loader(config.name, device, self._tasks)
+        self._loader = Loader(
+            config.name,
+            device,
+            self._tasks,
+            BACKENDS[config.backend],
+            emulate=config.emulate_half,
+        )
         self._computer = Computer(
             self._tasks,
             self._loader,

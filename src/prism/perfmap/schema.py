@@ -29,7 +29,7 @@ PARTS = ("compute_s", "staging_s", "comm_s", "input_s", "output_s")
 class NodeInfo:
     """One node as it was measured; the first of a map is the first node.
 
-    `threads` is None where nobody said.
+    `threads` is None where nobody said. `backend` is what ran the model.
     """
 
     name: str
@@ -38,9 +38,10 @@ class NodeInfo:
     transformers: str
     dtype: str
     threads: int | None = None
+    backend: str = "eager"
 
     def __post_init__(self) -> None:
-        for name in ("name", "hardware", "torch", "transformers", "dtype"):
+        for name in ("name", "hardware", "torch", "transformers", "dtype", "backend"):
             require_text(f"node {name}", getattr(self, name))
         if self.threads is not None:
             require_integer("node threads", self.threads, 1)

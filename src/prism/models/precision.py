@@ -1,0 +1,143 @@
+"""A model's copies at other precisions, made of its float32 weights.
+
+| precision | becomes | stays float32 |
+|---|---|---|
+| `half` | every parameter bfloat16, on GPUs float16 | buffers, such as rotary frequencies; outputs |
+| `int8` | the matrix products of all blocks, see `models.int8` | all else: embeddings, norms, head |
+
+A copy shares with its original every parameter that stays as it is, and the configuration.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from prism.errors import UnsupportedPrecision
+from prism.models.int8 import Int8Linear, engine
+from prism.models.load import LoadedModel
+from prism.models.processor import free_memory_bytes, half_dtype, has_bfloat16
+from prism.models.sites import sites_of
+from prism.plan import Precision
+
+# Left for everything else: activations, inputs on their way, other programs.
+_SPARE_BYTES = 64 * 2**20
+
+
+def at_precision(
+    loaded: LoadedModel, precision: Precision, *, emulate: bool = False
+) -> LoadedModel:
+    """Return a model that computes at another precision; `float32` gives one that shares all.
+
+    Args:
+        loaded: with float32 weights; stays as it is. Hooks are not copied.
+        precision: of the copy.
+        emulate: allow bfloat16 on a processor that has to emulate it, which is slow.
+
+    Raises:
+        UnsupportedPrecision: it was loaded otherwise, this device cannot compute so, or memory is
+            short.
+    """
+    model = loaded.model
+    device = next(model.parameters()).device
+    dtypes = {each.dtype for each in model.parameters() if each.is_floating_point()}
+    if precision != "float32" and dtypes != {torch.float32}:
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise UnsupportedPrecision(
+            f"{precision} is made of float32 weights, and {_name(loaded)} was loaded in {names}; "
+            f"load it in float32"
+        )
+    if precision == "half":
+        instead = _halves(loaded, device, emulate)
+    elif precision == "int8":
+        instead = _int8(loaded, device)
+    else:
+        instead = {}
+    return replace(loaded, model=_copied(model, instead), precision=precision)
+
+
+def own_bytes(loaded: LoadedModel) -> int:
+    """Return the bytes of a model's weights; tensors that it uses twice count once."""
+    tensors = {each.data_ptr(): each for each in _tensors(loaded.model)}
+    packed = (each.nbytes for each in loaded.model.modules() if isinstance(each, Int8Linear))
+    return sum(each.nbytes for each in tensors.values()) + sum(packed)
+
+
+def _halves(loaded: LoadedModel, device: torch.device, emulate: bool) -> dict[int, Any]:
+    if device.type == "cpu" and not (emulate or has_bfloat16()):
+        raise UnsupportedPrecision(
+            "half needs bfloat16, which this processor only emulates, slower than float32; use "
+            "int8, or allow it with `prism node --emulate-half`"
+        )
+    parameters = [each for each in loaded.model.parameters() if each.is_floating_point()]
+    _check_memory(loaded, "half", device, sum(each.nbytes for each in parameters) / 2)
+    dtype = half_dtype(device)
+    return {
+        id(each): nn.Parameter(each.detach().to(dtype), requires_grad=False) for each in parameters
+    }
+
+
+def _int8(loaded: LoadedModel, device: torch.device) -> dict[int, Any]:
+    if device.type != "cpu" or not engine():
+        raise UnsupportedPrecision(
+            f"torch has no int8 matrix products for {device.type} here; use half"
+        )
+    blocks = [site.block for site in sites_of(loaded.info.family, loaded.model)]
+    products = [
+        module
+        for block in blocks
+        for module in block.modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    ]
+    if not products:
+        raise UnsupportedPrecision(
+            f"{type(blocks[0]).__name__} has no matrix products that torch can round; use half"
+        )
+    _check_memory(loaded, "int8", device, sum(each.weight.numel() for each in products))
+    return {id(module): _rounded(module) for module in products}
+
+
+def _rounded(module: Any) -> Int8Linear:
+    weight = module.weight.detach()
+    # GPT-2's Conv1D is a matrix product that keeps its weight the other way round.
+    weight_OI = weight.T.contiguous() if isinstance(module, Conv1D) else weight
+    return Int8Linear(weight_OI, None if module.bias is None else module.bias.detach())
+
+
+def _copied(model: Any, instead: dict[int, Any]) -> Any:
+    """Return a copy in which some parts are replaced, by identity, and all tensors are shared."""
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in _tensors(model)}
+    for module in model.modules():
+        if hasattr(module, "config"):
+            memo[id(module.config)] = module.config
+        # Hooks belong to whoever runs a model.
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            memo[id(hooks)] = OrderedDict()
+    return copy.deepcopy(model, {**memo, **instead})
+
+
+def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _check_memory(
+    loaded: LoadedModel, precision: Precision, device: torch.device, needed: float
+) -> None:
+    free = free_memory_bytes(device)
+    if needed + _SPARE_BYTES > free:
+        raise UnsupportedPrecision(
+            f"{precision} of {_name(loaded)} needs {needed / 2**20:.0f} MB more and "
+            f"{free / 2**20:.0f} MB are free; unload another model, or keep fewer precisions"
+        )
+
+
+def _name(loaded: LoadedModel) -> str:
+    return loaded.info.source or type(loaded.model).__name__
