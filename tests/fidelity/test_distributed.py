@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from prism.fidelity.distributed import compare_distributed
-from prism.fidelity.evaluate import answer
+from prism.fidelity.copies import Copies, answer
 from prism.fidelity.samples import open_samples
 from prism.plan import Plan
 
@@ -29,10 +29,10 @@ def compared(vit, samples, change, plan=SEGMENTS, count=4):
     """Compare with a run whose logits were changed."""
 
     def run(plan, inputs):
-        output = answer(vit, plan, inputs)
+        output = answer(Copies(vit).of(plan), plan, inputs)
         return {"logits": change(output.logits.clone())}
 
-    (difference,) = compare_distributed(vit, samples, [plan], count, run)
+    (difference,) = compare_distributed(Copies(vit), samples, [plan], count, run)
     return difference
 
 
@@ -68,4 +68,12 @@ def test_what_is_no_number_does_not_agree(vit, samples):
         return {"logits": torch.where(logits == logits.min(), torch.nan, logits)}
 
     with pytest.raises(ValueError, match="gives NaN"):
-        compare_distributed(vit, samples, [SEGMENTS], 2, run)
+        compare_distributed(Copies(vit), samples, [SEGMENTS], 2, run)
+
+
+def test_eight_bits_round_more_than_float32(vit, samples):
+    for text in ("local:int8", "seq:2:L2:int8"):
+        plan = Plan.parse(text)
+        assert compared(vit, samples, lambda logits: logits, plan).largest == 0
+        assert compared(vit, samples, lambda logits: logits * 1.05, plan).agrees
+        assert not compared(vit, samples, lambda logits: logits * 1.07, plan).agrees

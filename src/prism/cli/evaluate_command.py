@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prism.cli import output
-from prism.cli.arguments import (
-    MODEL_HELP,
-    NO_LABELS_HELP,
-    check_at_least,
-    check_file_place,
-    read_plans,
-)
+from prism.cli.arguments import MODEL_HELP, NO_LABELS_HELP, check_at_least, check_file_place
 from prism.cli.counting import counted
+from prism.cli.evaluate_plans import asked_plans, chosen_plans
 from prism.cli.evaluate_view import difference_lines, evaluation_document, print_evaluation
 from prism.errors import ConfigError, ModelError
 from prism.plan import WIRE_BYTES, Plan
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
     from prism.fidelity.samples import Samples
     from prism.fidelity.summary import Evaluated
     from prism.models.load import LoadedModel, ModelInfo
-    from prism.perfmap import PerformanceMap
 
 _SHORT = 8  # digits of a digest in a file's name
 DATA_HELP = (
@@ -83,7 +77,7 @@ def evaluate(
     """
     numbers = {"--limit": limit, "--length": length, "--batch": batch, "--threads": threads}
     check_at_least(1, {**numbers, "--check-distributed": check_distributed})
-    named, measured_map = _asked_plans(plans, perf)
+    named, measured_map = asked_plans(plans, perf)
     if plot:
         from prism.bench.plots import check_target
 
@@ -101,7 +95,7 @@ def evaluate(
             data, loaded, length=length, limit=limit, seed=seed, labels=not no_labels
         )
     copies = Copies(loaded)
-    chosen, left_out = _all_plans(copies, samples, named, measured_map)
+    chosen, left_out = chosen_plans(copies, samples, named, measured_map)
     work = _Work(copies, samples, chosen, left_out, place)
     entries = _measure(work, batch)
     differences = _check_on_nodes(work, dtype, check_distributed) if check_distributed else ()
@@ -140,21 +134,6 @@ class _Work:
 
         identity = identity_of(self.loaded, self.samples)[:_SHORT]
         return self.place.with_name(f"{self.place.name}.{identity}.partial")
-
-
-def _asked_plans(
-    plans: str | None, perf: Path | None
-) -> tuple[tuple[Plan, ...] | None, PerformanceMap | None]:
-    """Return the plans that were named, or the map that has them; neither = the usual ones."""
-    if plans is not None and perf is not None:
-        raise ConfigError(f"--plans {plans} and --map {perf} both say what to measure; leave one")
-    if perf is None:
-        return read_plans(plans), None
-    from prism.perfmap import PerformanceMap
-
-    measured_map = PerformanceMap.load(perf)
-    check_file_place("--map", perf, "the result goes into the map, move it where you may write")
-    return None, measured_map
 
 
 def _describe(model: str, dtype: str, plans: Sequence[Plan]) -> ModelInfo:
@@ -197,35 +176,6 @@ def _load(info: ModelInfo, dtype: str, threads: int | None) -> LoadedModel:
         torch.set_num_threads(threads)
     with output.progress(f"loading {info.source}"):
         return load(info.source, dtype)
-
-
-def _all_plans(
-    copies: Copies,
-    samples: Samples,
-    named: tuple[Plan, ...] | None,
-    measured_map: PerformanceMap | None,
-) -> tuple[tuple[Plan, ...], Mapping[str, str]]:
-    """Return the plans to measure, counted, each once, `local` first; and those left out, and why.
-
-    A precision that cannot be had here ends the command only where somebody named it.
-    """
-    from prism.fidelity.plans_to_measure import compressions_of, measured_as, usual_compressions
-
-    refused: Mapping[str, str] = {}
-    if named is not None:
-        for plan in named:
-            copies.of(plan)
-    elif measured_map is not None:
-        asked = compressions_of(measured_map, copies.loaded.fingerprint)
-        named, refused = copies.possible(asked)
-        if not named:
-            copies.of(asked[0])
-    else:
-        named, refused = copies.possible(usual_compressions(copies.loaded, samples))
-    for reason in dict.fromkeys(refused.values()):
-        shapes = ", ".join(shape for shape in refused if refused[shape] == reason)
-        print(f"prism: {shapes} left out: {reason}", file=sys.stderr)
-    return tuple(dict.fromkeys([Plan(), *map(measured_as, named)])), refused
 
 
 def _measure(work: _Work, batch: int) -> tuple[Evaluated, ...]:
