@@ -223,7 +223,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    run_command("What additions to Segment and Cluster Means are worth on an untrained model.", TRIALS, run, arguments)
+    run_command(
+        "What additions to Segment and Cluster Means are worth on an untrained model.",
+        TRIALS,
+        run,
+        arguments,
+    )
 
 
 if __name__ == "__main__":

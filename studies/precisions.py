@@ -10,7 +10,6 @@ import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -108,7 +107,7 @@ TRIALS: Mapping[str, Trial] = {
             "never trained for means, on windows of 512 tokens of held-out Brown text. `ratio`: of "
             f"the perplexity to the reference's. {_READING}"
         ),
-        samples=12,
+        samples=8,
         batch=1,
         measure=Predictions(),
         exchanges=("seq:2:full", "seq:2:C32:f16", "seq:4:C32:f16"),
@@ -204,7 +203,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    run_command("What half and int8 lose on real models, alone and together with means.", TRIALS, run, arguments)
+    run_command(
+        "What half and int8 lose on real models, alone and together with means.",
+        TRIALS,
+        run,
+        arguments,
+    )
 
 
 if __name__ == "__main__":

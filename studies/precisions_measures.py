@@ -94,9 +94,7 @@ class Predictions:
     def read(self, output: Any, inputs: Inputs) -> torch.Tensor:
         """Return the likeliest token and the loss of the true one, `(B, N - 1, 2)`."""
         logits_BNV, truth_BN = output.logits[:, :-1], inputs["input_ids"][:, 1:]
-        losses_BN = functional.cross_entropy(
-            logits_BNV.transpose(1, 2), truth_BN, reduction="none"
-        )
+        losses_BN = functional.cross_entropy(logits_BNV.transpose(1, 2), truth_BN, reduction="none")
         return torch.stack([logits_BNV.argmax(-1).double(), losses_BN.double()], dim=-1)
 
     def compare(

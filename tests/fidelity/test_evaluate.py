@@ -224,9 +224,7 @@ def test_exact_plans_lose_nothing(model, pictures):
 
 
 @pytest.mark.parametrize("precision", ["half", "int8"])
-def test_a_precision_is_measured_against_float32_one_request_at_a_time(
-    model, pictures, precision
-):
+def test_a_precision_is_measured_against_float32_one_request_at_a_time(model, pictures, precision):
     if precision == "half" and not has_bfloat16():
         pytest.skip("this processor has no bfloat16")
     vit = model("ViTForImageClassification")
@@ -241,7 +239,8 @@ def test_a_precision_is_measured_against_float32_one_request_at_a_time(
         seen = torch.cat(
             [
                 copy.model(**prepare(vit.info, samples.batch([row]), copy.model)).logits.argmax(-1)
-             for row in range(len(samples))]
+                for row in range(len(samples))
+            ]
         )
     assert alone.drop == pytest.approx((exact != seen).float().mean().item(), abs=1 / 40)
     assert alone.drop_low <= alone.drop < alone.drop_high  # not exact by definition

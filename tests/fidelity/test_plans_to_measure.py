@@ -46,7 +46,7 @@ def test_a_model_for_which_means_are_not_defined_is_measured_with_all_rows(model
 
 
 def test_plans_that_exchange_nothing_are_one_measurement_by_precision():
-    for text, measured in (
+    for name, measured in (
         ("batch:2", "local"),
         ("local@b", "local"),
         ("local@b:int8", "local:int8"),
@@ -55,7 +55,7 @@ def test_plans_that_exchange_nothing_are_one_measurement_by_precision():
         ("seq:a+b:full:int8", "seq:2:full:int8"),
         ("seq:2:L2:f16:shares=3/1", "seq:2:L2:f16:shares=3/1"),
     ):
-        assert str(measured_as(Plan.parse(text))) == measured
+        assert str(measured_as(Plan.parse(name))) == measured
 
 
 def map_of(*shapes):

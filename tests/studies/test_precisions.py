@@ -44,9 +44,12 @@ def test_predictions_lose_perplexity_by_windows_and_next_tokens():
     ids = torch.randint(0, 7, (3, 5), generator=torch.Generator().manual_seed(1))
     logits = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(2))
     measure = Predictions()
-    exact, seen = (measure.read(SimpleNamespace(logits=each), {"input_ids": ids}) for each in logits)
+    exact, seen = (
+        measure.read(SimpleNamespace(logits=each), {"input_ids": ids}) for each in logits
+    )
     losses = [
-        functional.cross_entropy(each[:, :-1].flatten(0, 1), ids[:, 1:].flatten()) for each in logits
+        functional.cross_entropy(each[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+        for each in logits
     ]
     found = measure.compare(exact, seen, None)
     assert found["perplexity"].value == pytest.approx(math.exp(losses[1]), rel=1e-5)

@@ -16,7 +16,7 @@ import torch
 from prism.models.inputs import check_inputs
 from prism.models.int8 import Int8Linear
 from prism.models.load import LoadedModel
-from prism.partition.spans import spans
+from prism.partition.spans import segment_sizes, spans
 from prism.plan import Plan
 
 Product = Callable[[torch.Tensor], torch.Tensor]
@@ -26,8 +26,8 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 def scaled_apart(loaded: LoadedModel, plan: Plan, inputs: Mapping[str, Any]) -> Iterator[None]:
     """Make int8 products inside this context scale every sample's, and every node's, rows alone.
 
-    Means of all nodes share a scale, as on a node the means of all others do. A model without such
-    products is left alone.
+    A node rounds the means of all others together. Here those of more than two nodes share one
+    scale, which may be a little coarser. A model without such products is left alone.
 
     Args:
         loaded: the model.
@@ -39,9 +39,9 @@ def scaled_apart(loaded: LoadedModel, plan: Plan, inputs: Mapping[str, Any]) -> 
         yield
         return
     batch, length = check_inputs(loaded.info, inputs)
-    nodes = [part.size for part in spans(length, plan.size if plan.exchanges else 1, plan.shares)]
+    parts = _parts(plan, length)
     for module in products:
-        module.forward = _apart(module.forward, batch, nodes)
+        module.forward = _apart(module.forward, batch, parts)
     try:
         yield
     finally:
@@ -49,20 +49,29 @@ def scaled_apart(loaded: LoadedModel, plan: Plan, inputs: Mapping[str, Any]) -> 
             del module.forward  # the class's own is seen again
 
 
-def _apart(product: Product, batch: int, nodes: Sequence[int]) -> Product:
+def _parts(plan: Plan, length: int) -> dict[int, Sequence[int]]:
+    """Return how many rows of a sample each node has, by how many rows there are in all."""
+    if not plan.exchanges:
+        return {}
+    own = [part.size for part in spans(length, plan.size, plan.shares)]
+    means = [len(segment_sizes(size, plan.means)) for size in own]
+    # Of two nodes the others' means are those of one.
+    return ({sum(means): means} if plan.size == 2 else {}) | {length: own}
+
+
+def _apart(product: Product, batch: int, parts: Mapping[int, Sequence[int]]) -> Product:
     """Return a product that rounds the rows of each sample and node by themselves.
 
     Args:
         product: from `(..., D)` to `(..., E)`; samples come one after the other.
         batch: samples.
-        nodes: rows of each node, of one sample; other numbers of rows are not split among them.
+        parts: as `_parts` gives them; other numbers of rows are not split.
     """
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         rows_RD = x.reshape(-1, x.shape[-1])
         each = rows_RD.shape[0] // batch
-        sizes = nodes if each == sum(nodes) else [each]
-        parts = rows_RD.split([*sizes] * batch)
-        return torch.cat([product(part) for part in parts]).view(*x.shape[:-1], -1)
+        sizes = [*parts.get(each, (each,))] * batch
+        return torch.cat([product(part) for part in rows_RD.split(sizes)]).view(*x.shape[:-1], -1)
 
     return forward
