@@ -279,6 +279,7 @@ def test_the_model_is_called_through_the_backend():
 
     class Counting:
         name = "counting"
+        hooked = True
 
         def prepare(self, loaded):
             def call(**inputs):

@@ -257,7 +257,8 @@ class DistributedModel:
             raise ConfigError(f"deadline_s must be above 0 s, not {deadline_s}")
         form = self._settled(OutputForm.of(output))
         batch, length = check_inputs(self.info, inputs)
-        until_s = math.inf if deadline_s is None else time.monotonic() + deadline_s
+        submitted_s = time.monotonic()
+        until_s = math.inf if deadline_s is None else submitted_s + deadline_s
         adaptive = self._experience.adaptive
         decision = None
         if plan == AUTO or (plan is None and adaptive is not None):
@@ -275,6 +276,7 @@ class DistributedModel:
             nodes=lambda: (self.nodes, self._live.roster.everyone),
             experience=self._experience,
             alone=self._nodes.alone,
+            submitted_s=submitted_s,
         )
 
     def _choice(

@@ -7,6 +7,7 @@ a little on the rows computed with it. Sums are exact, in 32 bits; bias and resu
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -40,11 +41,13 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight_OI.shape
         scale_O = weight_OI.abs().amax(1).clamp_(min=torch.finfo(torch.float32).tiny) / _LARGEST
-        rounded = torch.quantize_per_channel(
-            weight_OI, scale_O, torch.zeros_like(scale_O), axis=0, dtype=torch.qint8
-        )
+        zero_O = torch.zeros_like(scale_O, dtype=torch.int64)
         torch.backends.quantized.engine = engine()
-        self._packed: Any = torch.ops.quantized.linear_prepack(rounded, bias_O)
+        with warnings.catch_warnings():
+            # torch wants to drop tensors that carry their scale, but its kernels take no others.
+            warnings.filterwarnings("ignore", "torch.quantize_per", UserWarning)
+            rounded = torch.quantize_per_channel(weight_OI, scale_O, zero_O, 0, torch.qint8)
+            self._packed: Any = torch.ops.quantized.linear_prepack(rounded, bias_O)
         # Without these instructions sums of two products are kept in 16 bits, which full-range
         # activations could overflow.
         self._reduce_range = not (has("avx512_vnni") or has("avx_vnni"))
