@@ -67,9 +67,10 @@ def test_partitions_of_a_copy_compute_what_the_whole_copy_does(case, precision):
     with prism.virtual(copy, Plan.parse("seq:3:full:shares=3/1/2"), inputs.get("attention_mask")):
         parts = answers(copy, inputs)
     # Other rows are rounded together, and sums are in another order: as far as rounding goes.
-    assert relative_error(parts, {key: value.float() for key, value in whole.items()}) < ERRORS[
-        precision
-    ]
+    assert (
+        relative_error(parts, {key: value.float() for key, value in whole.items()})
+        < ERRORS[precision]
+    )
 
 
 def test_a_float32_copy_shares_everything_but_hooks():
@@ -90,9 +91,7 @@ def test_int8_rounds_the_products_of_the_blocks_and_shares_the_rest():
     before, after = dict(model.named_modules()), dict(copy.model.named_modules())
     rounded = {name for name in before if isinstance(after.get(name), Int8Linear)}
     assert rounded == {
-        name
-        for name, module in before.items()
-        if isinstance(module, nn.Linear) and "layer" in name
+        name for name, module in before.items() if isinstance(module, nn.Linear) and "layer" in name
     }
     assert isinstance(after["classifier"], nn.Linear)
     assert after["classifier"].weight is before["classifier"].weight
@@ -121,15 +120,17 @@ def test_frequencies_of_rotary_models_stay_float32():
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 30), st.booleans(), st.integers(0, 99))
+@given(
+    st.integers(1, 40), st.integers(1, 60), st.integers(1, 30), st.booleans(), st.integers(0, 99)
+)
 def test_an_int8_product_errs_by_no_more_than_rounding_explains(rows, width, out, bias, seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, width, generator=generator)
     weight = torch.randn(out, width, generator=generator)
     bias_O = torch.randn(out, generator=generator) if bias else None
     actual = Int8Linear(weight, bias_O)(x)
-    # One scale for all activations, of 7 or 8 bits, whose range holds 0; one per row of the weight.
-    step_x = (x.max().clamp(min=0) - x.min().clamp(max=0)) / 127
+    # One scale per row of activations, of 7 or 8 bits, from -1 to 1; one per row of the weight.
+    step_x = 2 * x.abs().amax(1, keepdim=True) / 127
     step_w = weight.abs().amax(1) / 127
     bound = (
         x.abs().sum(1)[:, None] * step_w / 2
@@ -137,6 +138,20 @@ def test_an_int8_product_errs_by_no_more_than_rounding_explains(rows, width, out
         + width * step_x * step_w / 2
     )
     assert ((actual - linear(x, weight, bias_O)).abs() <= bound + 1e-4).all()
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 40), st.integers(1, 60), st.integers(0, 99))
+def test_what_a_row_becomes_in_8_bits_depends_on_no_other_row(rows, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    # Rows of very different sizes, one of nothing: with a common scale the small would be lost.
+    x = torch.randn(2, rows, width, generator=generator) * torch.logspace(-4, 3, rows)[:, None]
+    x[0, 0] = 0.0
+    product = Int8Linear(torch.randn(7, width, generator=generator), torch.ones(7))
+    together = product(x)
+    alone = [[product(row[None])[0] for row in sample] for sample in x]
+    assert torch.equal(together, torch.stack([torch.stack(sample) for sample in alone]))
+    assert torch.equal(together[0, 0], torch.ones(7))
 
 
 @pytest.mark.parametrize("precision", ["half", "int8"])
@@ -157,7 +172,9 @@ def test_bfloat16_that_would_be_emulated_is_refused_unless_asked_for(monkeypatch
 @pytest.mark.parametrize("precision", ["half", "int8"])
 def test_too_little_memory_is_said_before_anything_is_made(precision, monkeypatch):
     monkeypatch.setattr(precisions, "free_memory_bytes", lambda device: 2**20)
-    with pytest.raises(UnsupportedPrecision, match=f"{precision} of BertModel needs 0 MB more and 1"):
+    with pytest.raises(
+        UnsupportedPrecision, match=f"{precision} of BertModel needs 0 MB more and 1"
+    ):
         at_precision(adopt(BY_NAME["BertModel"].model()), precision)
 
 
