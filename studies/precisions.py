@@ -23,13 +23,11 @@ from studies.single_run import command_of, page_of, run_command
 from prism.fidelity.copies import Copies, answer
 from prism.fidelity.metrics import Loss
 from prism.fidelity.samples import Samples
-from prism.models.inputs import prepare
 from prism.models.load import load
 from prism.models.source import DIGITS
 from prism.plan import PRECISIONS, Plan
 
 _STAGE = "before"  # any training for plans by this study
-_TOGETHER = "local:int8, a batch to a request"
 
 
 @dataclass(frozen=True)
@@ -60,16 +58,12 @@ class Trial:
             for text in ("local", *self.exchanges)
             for precision in PRECISIONS
         )
-        rows = {str(plan): plan for plan in plans if plan == Plan() or not plan.exact}
-        if self.batch > 1:
-            rows[_TOGETHER] = Plan(precision="int8")
-        return rows
+        return {str(plan): plan for plan in plans if plan == Plan() or not plan.exact}
 
 
 _READING = (
     "The reference is the same model, whole, in float32; in brackets 95 % intervals. `half` is "
-    "bfloat16; `int8` has 8-bit matrix products in the blocks. Rows are rounded as on the nodes of "
-    "the plan, one sample to a request, but for the last row where there is one."
+    "bfloat16; `int8` has 8-bit matrix products in the blocks."
 )
 TRIALS: Mapping[str, Trial] = {
     DIGITS: Trial(
@@ -115,9 +109,7 @@ TRIALS: Mapping[str, Trial] = {
 }
 
 
-def answers(
-    copies: Copies, samples: Samples, trial: Trial, plan: Plan, together: bool = False
-) -> torch.Tensor:
+def answers(copies: Copies, samples: Samples, trial: Trial, plan: Plan) -> torch.Tensor:
     """Return what the measure reads of all answers under a plan, in order.
 
     Args:
@@ -125,18 +117,13 @@ def answers(
         samples: of one length.
         trial: has the measure, and how many samples share a forward call.
         plan: what is computed.
-        together: a forward call is one request, so that its samples share the scales of int8.
     """
-    found = []
-    for _, inputs in batches(samples, trial.batch, plan):
-        loaded = copies.of(plan)
-        if together:
-            with torch.inference_mode():
-                output = loaded.model(**prepare(loaded.info, inputs, loaded.model))
-        else:
-            output = answer(loaded, plan, inputs)
-        found.append(trial.measure.read(output, inputs))
-    return torch.cat(found)
+    return torch.cat(
+        [
+            trial.measure.read(answer(copies.of(plan), plan, inputs), inputs)
+            for _, inputs in batches(samples, trial.batch, plan)
+        ]
+    )
 
 
 def measure(copies: Copies, samples: Samples, trial: Trial, results: Results) -> None:
@@ -151,7 +138,7 @@ def measure(copies: Copies, samples: Samples, trial: Trial, results: Results) ->
     exact = answers(copies, samples, trial, Plan())
     for number, (row, plan) in enumerate(todo.items(), 1):
         started_s = time.monotonic()
-        seen = answers(copies, samples, trial, plan, together=row == _TOGETHER)
+        seen = answers(copies, samples, trial, plan)
         metrics = trial.measure.compare(exact, seen, samples.labels)
         results.add(_STAGE, row, _flat(metrics))
         figures = ", ".join(f"{name} {each.value:.5g}" for name, each in metrics.items())

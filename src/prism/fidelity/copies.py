@@ -9,7 +9,6 @@ import torch
 
 from prism.engine.variant import as_float32
 from prism.errors import UnsupportedPrecision
-from prism.fidelity.int8_scales import scaled_apart
 from prism.models.inputs import prepare
 from prism.models.load import LoadedModel
 from prism.models.precision import at_precision
@@ -63,9 +62,5 @@ def answer(loaded: LoadedModel, plan: Plan, inputs: Mapping[str, Any]) -> Any:
     """
     prepared = prepare(loaded.info, inputs, loaded.model)
     mask = prepared.get("attention_mask")
-    with (
-        torch.inference_mode(),
-        virtual(loaded.model, plan, mask),
-        scaled_apart(loaded, plan, inputs),
-    ):
+    with torch.inference_mode(), virtual(loaded.model, plan, mask):
         return as_float32(loaded.model(**prepared))
