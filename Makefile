@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 SYSTEM_TORCH ?= 0
+# Most tests wait for processes that they started; two at a time keep two cores busy.
+TEST_WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,6 +37,7 @@ export SYSTEM_TORCH_PIN
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  PYTHON=python3.12 picks the interpreter; SYSTEM_TORCH=1 keeps the system's torch"
+	@echo "  TEST_WORKERS=0 runs the tests in one process"
 	@echo "  MATRIX='--python 3.10 --transformers 5.0.0' picks cells of the matrix"
 
 setup: $(STAMP)  ## Install prism and its tools into .venv
@@ -43,7 +46,7 @@ demo: $(STAMP)  ## Run the demo: several nodes on this machine
 	$(BIN)/prism demo
 
 test: $(STAMP)  ## Run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 
 check: $(STAMP)  ## Check style, types and imports
 	$(BIN)/ruff check .

@@ -77,7 +77,9 @@ def test_only_the_precisions_asked_for_are_kept(cluster, vit, pixels):
     try:
         assert {tuple(held) for held in model.memory.values()} == {("int8",)}
         assert model(plan="local:int8", pixel_values=pixels).logits.dtype == torch.float32
-        with pytest.raises(UnsupportedPrecision, match=r"in int8 only; add float32 to `precisions`"):
+        with pytest.raises(
+            UnsupportedPrecision, match=r"in int8 only; add float32 to `precisions`"
+        ):
             model(plan="local", pixel_values=pixels)
         assert model(plan="batch:2:int8", pixel_values=pixels).logits.shape[0] == 3
     finally:
@@ -111,6 +113,4 @@ def test_a_node_that_dies_costs_no_request_at_a_precision(vit, pixels):
         assert model.last_record.outcome == "recovered"
         with torch.inference_mode():
             assert_equal_outputs(output, vit(pixel_values=pixels))
-        assert torch.equal(
-            model(plan="local:int8", pixel_values=pixels).logits, expected.logits
-        )
+        assert torch.equal(model(plan="local:int8", pixel_values=pixels).logits, expected.logits)

@@ -132,6 +132,77 @@ def test_the_sentence_answers_yes_or_no_with_the_gain(ask):
     assert "help? No: the best plan with another board, seq:2:full, is predicted to need" in out
 
 
+def asked_both(out):
+    return out.rstrip("\n").splitlines()[-1]
+
+
+def with_precisions(tmp_path, *losses, shapes=("seq:2:full", "seq:2:L10", "local:int8")):
+    path = tmp_path / "map.json"
+    replace(make_map(shapes=shapes), accuracy=losses).save(path)
+    return ("--map", path, "--batch", 8, "--bandwidth", "1gbit")
+
+
+def test_the_last_sentence_sets_a_second_board_beside_a_precision(ask, ask_json, tmp_path):
+    known = Accuracy("local:int8", 0.97, 0.004, 400, "", "accuracy", -0.003, 0.011)
+    words = with_precisions(tmp_path, known)
+    _, out, _ = ask(*words, "--max-accuracy-drop", "0.02")
+    last = asked_both(out)
+    assert last.startswith("A second board, or int8 on this one? A second board: ")
+    assert re.search(r"A second board: [0-9.]+ ms, [12]\.[0-9]+x \(batch:3, exact\)\. ", last)
+    lost = r"loses 0\.40 points of accuracy, at most 1\.10"
+    assert re.search(rf"int8 on this one: [0-9.]+ ms, 3\.33x \(local:int8, {lost}\)\. ", last)
+    assert re.search(rf"Both: [0-9.]+ ms, [5-9]\.[0-9]+x \(batch:3:int8, {lost}\)\. ", last)
+    assert last.endswith(
+        "half on this one: never measured; `prism profile MODEL --precisions float32,int8,half` "
+        "does."
+    )
+    told = ask_json(*words, "--max-accuracy-drop", "0.02")["board_or_precision"]
+    assert told["answer"] == last and told["half"] is None
+    assert told["int8"] == {
+        **{"plan": "local:int8", "gain": pytest.approx(1 / 0.3), "allowed": True},
+        **{"accuracy_drop": 0.004, "accuracy_drop_high": 0.011, "accuracy_metric": "accuracy"},
+        **{"energy_j": None, "derived": False, "predicted_s": pytest.approx(0.324 * 0.3)},
+    }
+    assert told["both"]["plan"] == "batch:3:int8" and told["second_board"]["plan"] == "batch:3"
+
+
+def test_what_may_not_be_used_says_what_would_allow_it(ask, tmp_path):
+    known = Accuracy("local:int8", 0.97, 0.004, 400, "", "accuracy", -0.003, 0.011)
+    _, out, _ = ask(*with_precisions(tmp_path, known))
+    assert asked_both(out).count("needs --max-accuracy-drop 0.011") == 2
+    _, out, _ = ask(*with_precisions(tmp_path, replace(known, drop=-0.002)), "--failed", "node1")
+    last = asked_both(out)
+    assert "gains 0.20 points of accuracy, loses at most 1.10" in last
+    assert "batch:2, exact, may not be used: as if it had just failed" in last or "batch:3" in last
+
+
+def test_losses_that_nobody_measured_are_said_to_be_unknown(ask, tmp_path):
+    _, out, _ = ask(*with_precisions(tmp_path), "--max-accuracy-drop", "0.02")
+    last = asked_both(out)
+    assert "(local:int8, its loss never measured)" in last
+    assert "`prism evaluate MODEL DATA --map MAP` measures what a plan loses." in last
+    assert re.search(r"^Derived from float32 .*: .*seq:2:L10:int8", out, re.M)
+
+
+def test_without_precisions_the_command_that_measures_them_is_named(ask):
+    _, out, _ = ask(*PAPER, "--batch", 8)
+    assert asked_both(out) == (
+        "A second board, or int8 or half on this one? A second board: 252.8 ms, 1.92x (batch:2, "
+        "exact). half and int8 on this one: never measured; `prism profile MODEL --precisions "
+        "float32,half,int8` does."
+    )
+
+
+def test_a_second_board_is_compared_with_the_best_that_one_may_do(ask_json, tmp_path):
+    """At a batch of one there are no rows to split, and half the positions stall more than gain."""
+    known = Accuracy("local:int8", 0.97, 0.0, 400)
+    words = ("--max-accuracy-drop", "0.01", "--bandwidth", "20mbit")
+    arguments = (*with_precisions(tmp_path, known)[:2], "--batch", 1, *words)
+    told = ask_json(*arguments)
+    assert told["choice"] == "local:int8" and not told["second_board"]["helps"]
+    assert "on one board (local:int8)" in told["second_board"]["answer"]
+
+
 def test_a_better_plan_that_may_not_be_used_is_named(ask):
     _, out, _ = ask(*PAPER, "--batch", 8, "--objective", "energy")
     assert "seq:2:L10 would need 3.31 J, but may not be used: lossy" in out

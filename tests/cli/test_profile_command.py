@@ -260,6 +260,11 @@ BAD = {
     "twice": (["{vit}", "--segments", "4", "--segments", "4"], "segments must be distinct"),
     "out is a folder": (["{vit}", "--out", "{models}"], "is a directory; name a file in it"),
     "out is nowhere": (["{vit}", "--out", "{models}/absent/map.json"], "absent is no directory"),
+    "no precision": (["{vit}", "--precisions", ","], "--precisions ',' is not understood"),
+    "no such precision": (
+        ["{vit}", "--precisions", "float32,int4"],
+        "--precisions 'float32,int4' is not understood; give some of float32, half, int8",
+    ),
     "no model": (["/absent/model"], "/absent/model does not exist"),
     "unsupported": (["random:{models}/t5"], "t5 cannot be partitioned"),
     "no cluster file": (["{vit}", "--cluster", "{models}/absent.yaml"], "no cluster file at"),

@@ -52,6 +52,11 @@ class FakeTransport:
         self.counters.messages += len(peers)
         return self.sent[-1]
 
+    def settle(self, timeout_s):
+        for handle in self.sent:
+            if not handle.over:
+                handle.wait(timeout_s)
+
     def stand_still(self, seconds):
         if self._clock is not None:
             self._clock.pass_s(seconds)

@@ -154,6 +154,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         (("nodes",), [], "nodes is empty"),
         (("nodes",), {"a": 1}, "nodes must be a list"),
         (("nodes", 0, "threads"), 0, "threads"),
+        (("nodes", 0, "backend"), 3, "backend"),
         (("payload", "input_bytes"), -4, "input_bytes"),
         (("measurements", 0, "plan"), "seq:2", "lacks its means"),
         (("measurements", 1, "plan"), "seq:nano1+nano2:L10", "plan's shape"),
@@ -284,13 +285,26 @@ def test_another_model_or_node_set_is_refused(model_hash, nodes, difference):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("torch", "2.6.0"), ("transformers", "5.0"), ("dtype", "float16"), ("threads", 1)],
+    [
+        *(("torch", "2.6.0"), ("transformers", "5.0"), ("dtype", "float16"), ("threads", 1)),
+        ("backend", "compile"),
+    ],
 )
-def test_another_version_or_dtype_is_refused(field, value):
+def test_another_version_dtype_or_backend_is_refused(field, value):
     perf = make_map()
     changed = replace(perf.nodes[1], **{field: value})
     with pytest.raises(MapError, match=f"nano2: {field} is {value}"):
         perf.check(ClusterIdentity("abc", (perf.nodes[0], changed)))
+
+
+def test_a_map_from_before_there_were_backends_is_one_of_eager_nodes():
+    document = make_map().to_dict()
+    for node in document["nodes"]:
+        assert node.pop("backend") == "eager"
+    perf = PerformanceMap.from_dict(document)
+    assert perf == make_map()
+    with pytest.raises(MapError, match="nano1: backend is compile, the map has eager"):
+        perf.check(ClusterIdentity("abc", (replace(NODE, backend="compile"),)))
 
 
 def test_examples_load_and_others_are_refused():

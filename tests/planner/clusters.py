@@ -22,6 +22,10 @@ PAYLOAD = Payload(input_bytes=224 * 224 * 3, output_bytes=40)
 SHAPES = ("seq:2:full", "seq:2:L10", "seq:2:L10:lag1", "seq:3:L10", "seq:3:L10:lag1")
 
 
+# Part of the computation in float32 that is needed.
+PARTS = {"float32": 1.0, "half": 0.6, "int8": 0.3}
+
+
 @dataclass(frozen=True)
 class Truth:
     """A cluster that obeys the model exactly: what it would measure under any link."""
@@ -34,12 +38,13 @@ class Truth:
         return self.fixed_s + self.row_s * batch
 
     def compute_s(self, plan: Plan, batch: int) -> float:
-        return self.local_s(batch) * (1.0 if plan.size == 1 else 1.1 / plan.size)
+        part = PARTS[plan.precision]
+        return part * self.local_s(batch) * (1.0 if plan.size == 1 else 1.1 / plan.size)
 
     def comm_s(self, plan: Plan, batch: int, link: LinkState, length: int = LENGTH) -> float:
         if not plan.exchanges:
             return 0.0
-        hidden_s = self.hidden_s * batch * (4 if plan.lag else 1)
+        hidden_s = self.hidden_s * batch * (4 if plan.lag else 1) * PARTS[plan.precision]
         took_s = transfer_s(exchange_bytes(plan, MODEL, batch, length, LINK.shared), LINK, link)
         return exchange_count(plan, MODEL, LINK) * max(0.0, took_s - hidden_s)
 

@@ -27,7 +27,8 @@ class LawfulTarget:
     longer each node takes, `kinds` what boards they are (else each its own); `stop_at` is the pass
     at which somebody presses Ctrl-C, `disturbed` how many times the link is timed while other
     programs keep the devices busy, `hiccups` how many times longer than that a pass takes, by its
-    number. `clock` goes on by what everything would have taken.
+    number; `gains` by precision how many times faster the nodes compute, float32 apart. `clock`
+    goes on by what everything would have taken.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class LawfulTarget:
         stop_at=None,
         disturbed=0,
         hiccups=None,
+        gains=None,
     ):
         self.identity = ClusterIdentity(
             "abc",
@@ -62,6 +64,8 @@ class LawfulTarget:
         self.link = MapLink(bandwidth_bps, latency_s, latency_s + OVERHEAD_S)
         self._speeds, self._noise, self._stop_at = speeds, noise, stop_at
         self._disturbed, self._hiccups = disturbed, hiccups or {}
+        self._gains = {"float32": 1.0, **(gains or {})}
+        self.precisions = tuple(self._gains)
 
     def clock(self):
         return self.now_s
@@ -90,36 +94,43 @@ class LawfulTarget:
     def _parts(self, plan, batch, length):
         names = [node.name for node in self.identity.nodes]
         nodes = [names.index(name) for name in plan.place(names)]
+        gain = self._gains[plan.precision]
         if plan.strategy == "batch":
             counts = [span.size for span in rows(batch, plan.size, plan.shares)]
-            ends_s = [self._alone(n, count, length) for n, count in zip(nodes, counts, strict=True)]
-            compute_s = self._busy(nodes[0], counts[0], length)
+            ends_s = [
+                self._alone(n, count, length, gain) for n, count in zip(nodes, counts, strict=True)
+            ]
+            compute_s = self._busy(nodes[0], counts[0], length, gain)
             return {"compute_s": compute_s, "output_s": max(0.0, max(ends_s) - compute_s)}
         if plan.strategy == "local":
-            compute_s = self._busy(nodes[0], batch, length)
+            compute_s = self._busy(nodes[0], batch, length, gain)
             return {
                 "compute_s": compute_s,
-                "input_s": self._alone(*nodes, batch, length) - compute_s,
+                "input_s": self._alone(*nodes, batch, length, gain) - compute_s,
             }
         sizes = [span.size for span in spans(length, plan.size, plan.shares)]
-        busy_s = [self._busy(node, batch, size) for node, size in zip(nodes, sizes, strict=True)]
+        busy_s = [
+            self._busy(node, batch, size, gain) for node, size in zip(nodes, sizes, strict=True)
+        ]
         exchange_s = transfer_s(
             exchange_bytes(plan, self.model, batch, length, False), self.link, self.link.state()
         )
-        stalls_s = exchange_count(plan, self.model, self.link) * max(0.0, exchange_s - HIDDEN_S)
+        stalls_s = exchange_count(plan, self.model, self.link) * max(
+            0.0, exchange_s - HIDDEN_S / gain
+        )
         return {
             "compute_s": busy_s[0],
             "comm_s": max(busy_s) - busy_s[0] + stalls_s,
             "input_s": self._sent((plan.size - 1) * self.payload.inputs(batch, length)),
         }
 
-    def _busy(self, node, batch, positions):
+    def _busy(self, node, batch, positions, gain):
         whole = self.model.max_length
-        return self._speeds[node] * (FIXED_S + ROW_S * batch * positions / whole)
+        return self._speeds[node] / gain * (FIXED_S + ROW_S * batch * positions / whole)
 
-    def _alone(self, node, batch, length):
+    def _alone(self, node, batch, length, gain):
         """How long a node needs for rows of its own, their way there and back included."""
-        busy_s = self._busy(node, batch, length)
+        busy_s = self._busy(node, batch, length, gain)
         if not node:
             return busy_s
         there_s = self._sent(self.payload.inputs(batch, length))

@@ -47,6 +47,20 @@ def test_plans_never_run_are_estimated_from_the_nodes_alone_and_the_link(speeds,
     assert 0.9 * true_s(target, point) <= estimated_s <= 2.1 * true_s(target, point)
 
 
+@pytest.mark.parametrize("speeds", [(1.0, 1.0), (1.0, 3.0)])
+def test_plans_at_a_precision_are_estimated_from_nodes_at_it(speeds):
+    target = LawfulTarget(speeds, gains={"int8": 4.0}, bandwidth_bps=1e9)
+    plans = ("local", "local@node1", "local:int8", "local@node1:int8")
+    alone = [(Plan.parse(text), batch, 197) for text in plans for batch in (1, 4)]
+    point = Point(Plan.parse("seq:2:C10:f16:int8"), 4, 197)
+    # One node of each kind is run alone.
+    known = alone if speeds[1] > 1 else alone[:6]
+    estimated_s = forecast_of(target, *known).pass_s(point)
+    assert 0.9 * true_s(target, point) <= estimated_s <= 2.1 * true_s(target, point)
+    # In float32 only, it is taken for as slow.
+    assert forecast_of(target, *alone[:4]).pass_s(point) > 1.5 * true_s(target, point)
+
+
 @pytest.mark.parametrize("mbps", [5, 100])
 @pytest.mark.parametrize("text", SHAPES)
 def test_from_its_first_pass_on_a_plan_is_forecast_at_other_sizes(mbps, text):

@@ -5,13 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism.errors import InputError
+from prism.perfmap import NodeInfo
 from prism.plan import ModelShape, Plan
 from prism.profiler.points import (
     Settings,
     balanced_shares,
     held_out_points,
     plans_alone,
+    plans_alone_at,
     plans_together,
+    plans_together_at,
     points_for,
     runs_per_point,
     thinned,
@@ -35,6 +38,35 @@ def test_every_node_alone_and_every_number_of_nodes_together():
         "seq:2:C10:lag1:f16",
         "seq:2:L10:f16",
     }
+
+
+def test_at_a_precision_one_node_of_each_kind_runs_alone():
+    nodes = [
+        NodeInfo(name, kind, "2.13", "5.23", "float32", 1)
+        for name, kind in (("a", "board"), ("b", "pi"), ("c", "board"), ("d", "pi"))
+    ]
+    plans = plans_alone_at(nodes, ("float32", "half", "int8"))
+    expected = ["local:half", "local@b:half", "local:int8", "local@b:int8"]
+    assert [str(plan) for plan in plans] == expected
+    assert plans_alone_at(nodes, ("float32",)) == ()
+
+
+def test_at_a_precision_the_plans_that_lose_least_and_hide_most_run_together():
+    together = plans_together(VIT, (4, 10), [1.0, 3.0])
+    assert [str(plan) for plan in plans_together_at(together, ("float32", "int8"))] == [
+        "seq:2:C10:f16:int8:shares=75/25",
+        "seq:2:C10:lag1:f16:int8:shares=75/25",
+    ]
+    windowed = plans_together(replace(LLAMA, windowed=True), (4,), [1.0, 1.0])
+    found = plans_together_at(windowed, ("float32", "half"))
+    assert [str(plan) for plan in found] == ["seq:2:full:f16:half"]
+
+
+def test_a_few_plans_are_measured_at_the_corners_only():
+    few = [Plan.parse("seq:2:C4:f16:int8")]
+    groups = points_for([Plan()], (1, 4, 16), (8, 32, 128), few)
+    found = [point[1:] for group in groups for point in group if point.plan in few]
+    assert found == [(1, 8), (16, 8), (1, 128), (16, 128)]
 
 
 def test_nodes_of_different_speed_get_positions_in_proportion_under_every_means():
@@ -138,6 +170,7 @@ def test_held_out_points_lie_between_measured_batches():
     "values",
     [
         *({"batches": ()}, {"batches": (0,)}, {"segments": (4, 4)}, {"lengths": (8, 8)}),
+        *({"precisions": ("int8",)}, {"precisions": ("float32", "int4")}),
         *({"passes": 0}, {"held_out": -1}, {"budget_s": 0.0}, {"budget_s": float("inf")}),
     ],
 )

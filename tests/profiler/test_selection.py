@@ -32,6 +32,17 @@ def test_local_comes_first_then_the_plans_that_lose_least_then_their_variants():
     ]
 
 
+def test_what_a_precision_gains_on_one_node_comes_right_after_local():
+    names = ("local", "local:int8", "local:half", "local@node1:int8", "seq:2:C10:f16:int8")
+    plans = {Plan.parse(text) for text in names}
+    wanted = [*points(), *(Point(plan, batch, 197) for plan in plans for batch in (1, 16))]
+    order = list(dict.fromkeys(str(unit[0].plan) for unit in units(wanted)))
+    assert order[0] == "local" and set(order[1:3]) == {"local:int8", "local:half"}
+    assert (
+        order.index("local@node1") < order.index("seq:2:C10:f16:int8") < order.index("seq:2:C4:f16")
+    )
+
+
 def test_a_plan_is_measured_at_its_smallest_and_largest_size_before_any_between():
     wanted = points(lengths=(32, 128, 512), model=LLAMA)
     full = [each for each in units(wanted) if each[0].plan == Plan.parse("seq:2:full")]
@@ -61,7 +72,9 @@ def test_what_is_chosen_fits_and_nothing_left_out_would_have(left_s, nodes):
     chosen = affordable(units(wanted), work, left_s)
     spent_s = sum(chosen.values())
     assert spent_s <= max(0.0, left_s)
-    assert all(work(point) > left_s - spent_s for point in wanted if point not in chosen)
+    for unit in units(wanted):
+        more_s = sum(work(point) for point in unit if point not in chosen)
+        assert more_s == 0.0 or more_s > left_s - spent_s
 
 
 def test_a_plan_gets_one_size_where_both_are_too_much():

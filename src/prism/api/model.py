@@ -19,7 +19,7 @@ from prism.coordinator.loading import ModelNodes
 from prism.coordinator.recovery import Placed
 from prism.coordinator.requests import Request, ResponseFuture
 from prism.engine.strategies import STRATEGIES
-from prism.errors import ClusterError, ConfigError, PlanError
+from prism.errors import ClusterError, ConfigError, MapError, PlanError
 from prism.fidelity.accuracy import accuracy_of
 from prism.models.inputs import check_inputs
 from prism.models.load import ModelInfo
@@ -50,6 +50,7 @@ class DistributedModel:
     Attributes:
         info: the model's description.
         dtype: dtype of the weights.
+        precisions: that the nodes were told to keep it in.
         last_record: what the last answered request cost; None before the first.
         last_decision: how its plan was chosen; None when the caller named it.
     """
@@ -64,6 +65,7 @@ class DistributedModel:
     ) -> None:
         self.info = info
         self.dtype = dtype
+        self.precisions: tuple[Precision, ...] = tuple(precisions or ("float32",))
         self.last_record: RunRecord | None = None
         self.last_decision: Decision | None = None
         self._number = number
@@ -179,9 +181,16 @@ class DistributedModel:
             allow: choose among these plans and `local` only, and use them even if they are lossy.
 
         Raises:
-            MapError: the map is broken, or was measured on something else.
+            MapError: the map is broken, or was measured on something else; or the nodes have
+                dropped the float32 weights.
             ModelError: the table beside the model cannot be read.
         """
+        if self._nodes.alone != "float32":
+            raise MapError(
+                f"a map compares every plan with local in float32, and the nodes keep "
+                f"{self.info.source} in {', '.join(self.precisions)} only; add float32 to "
+                f"`precisions`, or name plans"
+            )
         if not isinstance(perf, PerformanceMap):
             perf = PerformanceMap.load(perf)
         known = perf.accuracy_by_shape
@@ -295,6 +304,7 @@ class DistributedModel:
             objective=objective,
             load=self._live.scheduler.load(),
             backoff=self._experience.paused(),
+            lacking=self._nodes.lacking(ready),
             wanted=Wanted.of(form),
         )
 

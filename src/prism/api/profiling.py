@@ -10,12 +10,12 @@ from prism.api.cluster import Cluster
 from prism.api.model import DistributedModel
 from prism.control import codec as tensors
 from prism.energy import EnergyReading, combine
-from prism.errors import ClusterError
+from prism.errors import ClusterError, ModelError
 from prism.fidelity.accuracy import accuracy_of
 from prism.models.inputs import main_input
 from prism.models.synthetic import lengths_of, synthetic_inputs
 from prism.perfmap import Payload
-from prism.plan import Plan
+from prism.plan import Plan, Precision
 from prism.profiler.linkfit import LinkTimes
 from prism.record import RunRecord
 
@@ -28,9 +28,18 @@ class ProfiledModel:
     Args:
         cluster: the nodes.
         model: loaded on them.
+        precisions: to measure, float32 first; None = those that its nodes were told to hold.
+
+    Attributes:
+        refused: by precision that some node cannot compute at, why not; such are not measured.
     """
 
-    def __init__(self, cluster: Cluster, model: DistributedModel) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        model: DistributedModel,
+        precisions: Sequence[Precision] | None = None,
+    ) -> None:
         self._cluster = cluster
         self.identity = model.identity()
         self.model = model.info.shape
@@ -43,6 +52,9 @@ class ProfiledModel:
         self._model = model
         self._inputs: tuple[tuple[int, int], dict[str, Any]] = ((0, 0), {})
         self.payload = self._payload()
+        reasons = {each: self._obstacle(each) for each in precisions or model.precisions}
+        self.refused = {each: reason for each, reason in reasons.items() if reason}
+        self.precisions = tuple(each for each, reason in reasons.items() if not reason)
 
     def run(self, plan: Plan, batch: int, length: int) -> RunRecord:
         """Run made-up inputs once; return the first node's record.
@@ -70,6 +82,18 @@ class ProfiledModel:
         alone = self._cluster.exchange_times(sizes, repeats, senders=names[:1])
         trips = [self._cluster.round_trip_s(names[1], _SMALL_BYTES) for _ in range(repeats)]
         return LinkTimes(len(names), tuple(sizes), together, alone, min(trips) / 2)
+
+    def _obstacle(self, precision: Precision) -> str:
+        """Return why some node cannot compute at a precision, or nothing."""
+        if precision == "float32":
+            return ""
+        inputs: dict[str, Any] = {**synthetic_inputs(self._model.info, 1, self.lengths[0])}
+        for name in self._cluster.nodes:
+            try:
+                self._model(plan=Plan("local", (name,), precision=precision), **inputs)
+            except ModelError as error:
+                return str(error)
+        return ""
 
     def _payload(self) -> Payload:
         """Measure bytes in and out, at two lengths where lengths differ."""

@@ -66,7 +66,7 @@ def plan(
     explain: Annotated[bool, typer.Option("--explain", help="Say why, plan by plan.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Say which plan would be chosen, what each would cost, and whether a second board helps."""
+    """Say which plan would be chosen, what each costs, and whether a board or a precision helps."""
     from prism.cli import output, plan_view
     from prism.planner import decide
 
@@ -169,12 +169,13 @@ def _draw(question: Question, sweep: Sweep, path: Path) -> None:
 
 
 def _document(question: Question, decision: Decision, sweep: Sweep | None) -> dict[str, Any]:
-    from prism.cli import plan_published, plan_view
+    from prism.cli import plan_answers, plan_published, plan_view
 
     document = {
         "request": question.to_dict(),
         **decision.to_dict(),
-        "second_board": plan_view.second_board(question, decision),
+        "second_board": plan_answers.second_board(question, decision),
+        "board_or_precision": plan_answers.board_or_precision(question, decision),
         "held_out_error": plan_view.held_out(question.map),
     }
     if sweep:

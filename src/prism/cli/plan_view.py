@@ -7,8 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from prism.cli.plan_answers import (
+    board_or_precision,
+    candidate_of,
+    gain,
+    guess,
+    second_board,
+    times,
+    worth_of,
+)
 from prism.cli.plan_published import published
 from prism.plan import Plan
 
@@ -18,11 +27,12 @@ if TYPE_CHECKING:
     from prism.planner import Candidate, Decision, Sweep
 
 _NO_LIMIT = 10_000  # a terminal wraps a wide table, but nothing is cut off
+_NAMED = 4  # plans in one note; --json tells all
 _PARTS = ("compute_s", "staging_s", "comm_s", "input_s", "output_s", "other_s")
 
 
 def show_decision(question: Question, decision: Decision, explain: bool) -> None:
-    """Print the plans, cheapest first, and whether a second board would help."""
+    """Print the plans, cheapest first, and whether a second board or a precision would help."""
     print(asked(question))
     _print_table(*_decision_table(question, decision))
     print(second_board(question, decision)["answer"])
@@ -37,6 +47,7 @@ def show_decision(question: Question, decision: Decision, explain: bool) -> None
             _print_pairs(decision.left_out)
         if question.map.source:
             print(f"The map: {question.map.source}.")
+    print(board_or_precision(question, decision)["answer"])
 
 
 def show_sweep(question: Question, sweep: Sweep, explain: bool) -> None:
@@ -71,89 +82,6 @@ def _named(text: str, source: str) -> str:
     return text if source == "given" else f"{text} ({source})"
 
 
-class _Worth(NamedTuple):
-    """What an objective counts, in the unit it is told in."""
-
-    value: float
-    text: str
-
-
-def _worth(candidate: Candidate, metric: str) -> _Worth | None:
-    guess = _guess(candidate)
-    if metric == "latency":
-        return _Worth(candidate.predicted_s, f"{guess}{candidate.predicted_s * 1e3:.1f} ms")
-    if candidate.energy_j is None:
-        return None
-    if metric == "energy":
-        return _Worth(candidate.energy_j, f"{guess}{candidate.energy_j:.2f} J")
-    product = candidate.energy_j * candidate.predicted_s
-    return _Worth(product, f"{guess}{product:.3f} J*s")
-
-
-def _guess(candidate: Candidate) -> str:
-    return "~" if candidate.extrapolated else ""
-
-
-def _gain(base: _Worth, cost: _Worth) -> float | None:
-    """Return how many times less something costs than local, None where it costs nothing."""
-    return base.value / cost.value if cost.value else None
-
-
-def _times(gain: float | None) -> str:
-    return "-" if gain is None else f"{gain:.2f}x"
-
-
-def second_board(question: Question, decision: Decision) -> dict[str, Any]:
-    """Answer whether another board helps: yes or no, the gain (2 = half the cost), in words."""
-    metric = question.objective.metric
-    local = _of(decision, Plan())
-    chosen = _of(decision, decision.choice)
-    base, cost = _worth(local, metric), _worth(chosen, metric)
-    assert base is not None and cost is not None  # the planner refuses an objective without them
-    # Where local has just failed, another board is used even if it is slower.
-    helps = _elsewhere(question, chosen) and cost.value <= base.value
-    rivals = [each for each in decision.candidates if _elsewhere(question, each)]
-    rival = next((each for each in rivals if each.allowed), None)
-    gain = _gain(base, cost)
-    if helps:
-        answer = (
-            f"Yes: {chosen.plan} is predicted to need {cost.text} against {base.text} on one "
-            f"board, {1 - cost.value / base.value:.0%} less ({_times(gain)})."
-        )
-    elif rival is not None and (worth := _worth(rival, metric)) is not None:
-        answer = (
-            f"No: the best plan with another board, {rival.plan}, is predicted to need "
-            f"{worth.text} against {base.text} on one board."
-        )
-    else:
-        answer = f"No: {_no_rival(rivals)}."
-    answer += _ruled_out(rivals, metric, cost.value)
-    return {"helps": helps, "gain": gain, "answer": f"Would a second board help? {answer}"}
-
-
-def _of(decision: Decision, plan: Plan) -> Candidate:
-    return next(each for each in decision.candidates if each.plan == plan)
-
-
-def _elsewhere(question: Question, candidate: Candidate) -> bool:
-    return candidate.plan.size > 1 or bool(set(candidate.plan.nodes) - {question.model.first})
-
-
-def _no_rival(rivals: Sequence[Candidate]) -> str:
-    if rivals:
-        return "no plan with another board may be used"
-    return "the map has no plan with another board for this request (--explain says why)"
-
-
-def _ruled_out(rivals: Sequence[Candidate], metric: str, least: float) -> str:
-    """Name the best plan that may not be used, if it would be better than the chosen one."""
-    for rival in rivals:
-        worth = _worth(rival, metric)
-        if not rival.allowed and worth and worth.value < least:
-            return f" {rival.plan} would need {worth.text}, but may not be used: {rival.reason}."
-    return ""
-
-
 def held_out(perf: PerformanceMap) -> dict[str, Any] | None:
     """Return how far this map's predictions were off where it was tested, None if nowhere."""
     errors = [abs(point.error) for point in perf.held_out]
@@ -176,6 +104,13 @@ def _notes(question: Question, decision: Decision) -> list[str]:
     notes = []
     if any(each.extrapolated for each in decision.candidates):
         notes.append("~ lies beyond the batch sizes and lengths that were measured.")
+    derived = [str(each.plan) for each in decision.candidates if each.derived]
+    if derived:
+        more = [f"{len(derived) - _NAMED} more"] if derived[_NAMED:] else []
+        notes.append(
+            f"Derived from float32 and from one node at the precision, never measured: "
+            f"{', '.join([*derived[:_NAMED], *more])}."
+        )
     if question.objective.metric != "latency" and question.map.energy_scope:
         notes.append(f"Energy: {question.map.energy_scope}.")
     if question.sources["latency"] == "given" and question.map.link.latency_s is None:
@@ -195,17 +130,17 @@ def _decision_table(question: Question, decision: Decision) -> tuple[list[str], 
     parts = [
         name for name in _PARTS if any(getattr(each, name) >= 5e-5 for each in decision.candidates)
     ]
-    base = _worth(_of(decision, Plan()), metric)
+    base = worth_of(candidate_of(decision, Plan()), metric)
     energy = [] if metric == "latency" else ["energy J"]
     headings = ["plan", "total ms", *energy, "gain", *(name[:-2] for name in parts), "answers", ""]
     rows: _Rows = []
     for each in decision.candidates:
-        worth = _worth(each, metric)
+        worth = worth_of(each, metric)
         # The flag is about what the objective counts.
-        cells = [str(each.plan), f"{'' if energy else _guess(each)}{each.predicted_s * 1e3:.1f}"]
+        cells = [str(each.plan), f"{'' if energy else guess(each)}{each.predicted_s * 1e3:.1f}"]
         if energy:
-            cells.append("-" if each.energy_j is None else f"{_guess(each)}{each.energy_j:.2f}")
-        cells.append(_times(_gain(base, worth) if base and worth else None))
+            cells.append("-" if each.energy_j is None else f"{guess(each)}{each.energy_j:.2f}")
+        cells.append(times(gain(base, worth) if base and worth else None))
         cells.extend(f"{getattr(each, name) * 1e3:.1f}" for name in parts)
         cells.append(_answers(each))
         chosen = each.plan == decision.choice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from prism.cli.durations import read_seconds
 from prism.cli.target import read_target
 from prism.cli.ticker import waiting
 from prism.errors import ConfigError
+from prism.plan import PRECISIONS, Precision
 from prism.version import VERSION
 
 if TYPE_CHECKING:
@@ -57,6 +59,10 @@ def profile(
     segments: Annotated[
         list[int] | None, typer.Option(help="Means per partition to measure; repeatable.")
     ] = None,
+    precisions: Annotated[
+        str | None,
+        typer.Option(help="Of the computation, separated by commas: float32,int8."),
+    ] = None,
     passes: Annotated[int, typer.Option(help="About how many forward passes.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -76,6 +82,7 @@ def profile(
         passes=passes,
         lengths=tuple(length) if length else None,
         budget_s=_read_budget(budget),
+        precisions=_read_precisions(precisions),
     )
     _check_model(model)
     with waiting(f"opening {target}"):
@@ -111,9 +118,25 @@ def _profile(
     from prism.profiler import Profiler
 
     with waiting(f"loading {source}"):
-        bench = ProfiledModel(live, live.load(source, dtype))
+        bench = ProfiledModel(live, live.load(source, dtype, settings.precisions))
+    for precision, reason in bench.refused.items():
+        print(f"{precision} is left out: {reason}", file=sys.stderr)
     with profile_view.shown_progress() as tell:
         return Profiler(bench, settings, out, tell, VERSION).run()
+
+
+def _read_precisions(text: str | None) -> tuple[Precision, ...] | None:
+    """Return the precisions of `--precisions`, float32 always among them; None if not given."""
+    if text is None:
+        return None
+    named = text.replace(",", " ").split()
+    unknown = [each for each in named if each not in PRECISIONS]
+    if unknown or not named:
+        raise ConfigError(
+            f"--precisions {text!r} is not understood; give some of {', '.join(PRECISIONS)}, "
+            f"separated by commas"
+        )
+    return tuple(each for each in PRECISIONS if each in named or each == "float32")
 
 
 def _read_budget(text: str) -> float | None:

@@ -19,6 +19,7 @@ from prism.planner import (
     CostModel,
     Decision,
     ImageCoding,
+    Lacking,
     LeftOut,
     LinkEstimate,
     Links,
@@ -86,6 +87,7 @@ class Adaptive:
         objective: Objective | None = None,
         load: Load | None = None,
         backoff: Mapping[str, str] | None = None,
+        lacking: Lacking | None = None,
         wanted: Wanted = WHOLE,
     ) -> Decision:
         """Return the plan for one request, and the field it was chosen from.
@@ -98,6 +100,7 @@ class Adaptive:
             objective: instead of the one given at first.
             load: what the nodes still have to do.
             backoff: why plans, by shape, and nodes are left alone for now.
+            lacking: by node, at which precisions it does not have the model now, and why.
             wanted: the form of output that the request wants.
         """
         known = [name for name in alive if name in self._nodes]
@@ -115,6 +118,7 @@ class Adaptive:
                 load=load,
                 slowdown=self._slowdown(now_s),
                 backoff=backoff,
+                lacking=lacking,
             )
 
     def predicted_s(

@@ -24,7 +24,7 @@ from prism.errors import (
     PrismError,
     UnsupportedPrecision,
 )
-from prism.plan import Precision
+from prism.plan import PRECISIONS, Precision
 
 _TIMEOUT_S = 900.0
 # A request that names a node which came a moment ago waits for it so long after it came.
@@ -146,6 +146,18 @@ class ModelNodes:
                 name: self._reason(name, precision)
                 for name in names
                 if not self._has(name, precision)
+            }
+
+    def lacking(self, names: Iterable[str]) -> dict[str, dict[Precision, str]]:
+        """Return by node at which precisions it does not have the model, and why."""
+        with self._changed:
+            return {
+                name: {
+                    each: self._reason(name, each)
+                    for each in PRECISIONS
+                    if not self._has(name, each)
+                }
+                for name in names
             }
 
     def want(self, precisions: Iterable[Precision]) -> None:

@@ -85,6 +85,10 @@ class ShapedTransport:
         self.counters.bytes_sent -= STAMP_BYTES * len(peers)
         return handle
 
+    def settle(self, timeout_s: float) -> None:
+        """Wait for own frames; see `Transport.settle`."""
+        self._inner.settle(timeout_s)
+
     def _require_time(self, action: str) -> None:
         if self._expired:
             raise ClusterError(

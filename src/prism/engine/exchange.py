@@ -31,8 +31,10 @@ class Exchange:
 
     An exchange is expected before its time, so that its frames leave their senders without asking:
     a frame that nobody expects costs one more latency. Own frames are not waited for when the
-    peers' are collected: each goes out while this node computes on, and is only waited for when
-    its slot is filled again, or at the end.
+    peers' are collected, nor at the end: each goes out while this node computes on, and is only
+    waited for when its slot is filled again, here or by the next request. By then the peers have
+    answered it, or are known to be lost. Right after a peer closed its connection they are not,
+    and a frame that was just going out is one that Gloo never tells about (see `transport.gloo`).
 
     Args:
         transport: moves the frames.
@@ -61,6 +63,7 @@ class Exchange:
         self._expected: dict[int, _Expected] = {}
         self._leaving: dict[int, list[Handle]] = {}
         self._collected = False
+        self._has_sent = False
         self.first_wait_s = 0.0
 
     def expect(self, key: int, shapes: Mapping[int, Shape]) -> None:
@@ -86,6 +89,9 @@ class Exchange:
         """
         if not peers:
             return
+        if not self._has_sent:
+            self._has_sent = True
+            self._transport.settle(self._timeout_s)
         for handle in self._leaving.pop(key - _SLOTS, ()):
             handle.wait(self._timeout_s)
         slot = ("send", key % _SLOTS, peers[0])
@@ -122,7 +128,7 @@ class Exchange:
         return out
 
     def finish(self) -> None:
-        """Wait for everything still under way, in both directions.
+        """Wait for everything still on its way here; own last frames go out meanwhile.
 
         Raises:
             PeerLost, DeadlineExceeded: as `Handle.wait`.
@@ -130,7 +136,3 @@ class Exchange:
         for expected in self._expected.values():
             expected.handle.wait(self._timeout_s)
         self._expected.clear()
-        for handles in self._leaving.values():
-            for handle in handles:
-                handle.wait(self._timeout_s)
-        self._leaving.clear()

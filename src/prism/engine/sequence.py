@@ -62,7 +62,7 @@ class SequencePass(ForwardPass):
         own: positions computed here.
         length: positions per sample.
         output_s: time rank 0 waited for the other ranks' output rows.
-        over: whether every exchange of this pass has ended here, in both directions.
+        over: whether all frames of this pass are here, and own ones handed to the transport.
     """
 
     def __init__(

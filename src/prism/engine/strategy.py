@@ -104,10 +104,10 @@ class Runner(Protocol):
         """Return what becomes of the model's output, its blocks computed as the pass says."""
 
     def staging_for(self, transport: Transport) -> Staging:
-        """Return the frames for such a transport, kept so that they are reused."""
+        """Return the frames of this transport, kept so that they are reused while it lives."""
 
     def drop_frames(self) -> None:
-        """Take new frames from now on: a failed transport may still hold the old ones."""
+        """Let go of the frames of closed transports; those of others may still be on their way."""
 
 
 class Strategy(Protocol):

@@ -51,7 +51,7 @@ class Variant:
         self.hooked = backend.hooked
         self.device = next(loaded.model.parameters()).device
         self._instrumented = Instrumented(loaded.model, loaded.info.family)
-        self._staging: dict[int, Staging] = {}
+        self._staging: dict[Transport, Staging] = {}
 
     def forward(
         self,
@@ -93,16 +93,16 @@ class Variant:
             raise _as_prism_error(error) from error
 
     def staging_for(self, transport: Transport) -> Staging:
-        """Return the frames for transports with this header, kept so that they are reused."""
-        header = transport.header_bytes
-        if header not in self._staging:
-            self._staging[header] = Staging(self.device, header)
-        self._staging[header].reset()
-        return self._staging[header]
+        """Return the frames of this transport, kept so that they are reused while it lives."""
+        if transport not in self._staging:
+            self.drop_frames()
+            self._staging[transport] = Staging(self.device, transport.header_bytes)
+        self._staging[transport].reset()
+        return self._staging[transport]
 
     def drop_frames(self) -> None:
-        """Take new frames from now on: a failed transport may still hold the old ones."""
-        self._staging.clear()
+        """Let go of the frames of closed transports; those of others may still be on their way."""
+        self._staging = {each: kept for each, kept in self._staging.items() if not each.closed}
 
     def close(self) -> None:
         """Take the hooks off the model and let go of the frames. Safe to call twice."""

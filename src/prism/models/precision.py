@@ -2,8 +2,8 @@
 
 | precision | becomes | stays float32 |
 |---|---|---|
-| `half` | every parameter bfloat16, on GPUs float16 | buffers, such as rotary frequencies; outputs |
-| `int8` | the matrix products of all blocks, see `models.int8` | all else: embeddings, norms, head |
+| `half` | every parameter: bfloat16, on GPUs float16 | buffers such as rotary frequencies |
+| `int8` | the matrix products of all blocks (`models.int8`) | all else: embeddings, norms, head |
 
 A copy shares with its original every parameter that stays as it is, and the configuration.
 """

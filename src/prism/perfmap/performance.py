@@ -143,7 +143,7 @@ class PerformanceMap:
 
         Raises:
             MapError: names every difference: model, first node, nodes that were not measured,
-            versions, dtype, hardware.
+            versions, dtype, backend, hardware.
         """
         found = differences({"model": self.model_hash}, {"model": cluster.model_hash})
         ours = {node.name: node for node in self.nodes}

@@ -46,6 +46,11 @@ class NodeInfo:
         if self.threads is not None:
             require_integer("node threads", self.threads, 1)
 
+    @property
+    def kind(self) -> tuple[str, int | None, str]:
+        """What tells whether two nodes of a cluster are alike: hardware, threads and backend."""
+        return self.hardware, self.threads, self.backend
+
 
 @dataclass(frozen=True, slots=True)
 class MapLink:

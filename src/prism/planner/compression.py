@@ -1,9 +1,14 @@
 """What lossy plans lose, as measured: which plans a measurement covers, and whether it is too much.
 
 Answers depend on what is exchanged, not on who exchanges it: the number of nodes, the grouping, the
-means, the lag, the wire, and how the positions are split. A measurement holds for every plan that
-agrees in all of these, whatever the names of its nodes, and for requests no longer than what was
-measured: as many means of more positions lose more.
+means, the lag, the wire, how the positions are split, and the precision of the computation. A
+measurement holds for every plan that agrees in all of these, whatever the names of its nodes, and
+for requests no longer than what was measured: as many means of more positions lose more.
+
+Plans that exchange nothing compute whole rows as one node does. At one precision a single
+measurement counts for all of them: how many rows share the scale of an 8-bit product differs from
+request to request anyway. Sequence plans need their own: what means and a precision lose
+does not add up, and even full exchange lets 8-bit products see other rows together.
 """
 
 from __future__ import annotations
@@ -68,7 +73,7 @@ def loss_obstacle(plan: Plan, accuracy: Accuracy | None, objective: Objective) -
     if budget == 0:
         return "lossy, and only exact plans may be used; --max-accuracy-drop allows a loss"
     if accuracy is None:
-        split = " with this split of positions" if plan.shares else ""
+        split = " with this split of positions" if plan.exchanges and plan.shares else ""
         return (
             f"lossy, and its accuracy was never measured{split} on inputs as long as these; run "
             f"`prism evaluate MODEL DATA --map MAP`, which measures every plan of the map"
@@ -108,12 +113,14 @@ def loss_told(plan: Plan, accuracy: Accuracy | None) -> dict[str, Any]:
 
 def _apart_from_split(plan: Plan) -> Plan:
     if not plan.exchanges:
-        return Plan()  # exact wherever it runs
+        return Plan(precision=plan.precision)  # the same answer wherever it runs
     return replace(plan, nodes=(), count=plan.size, shares=())
 
 
 def _parts(plan: Plan) -> tuple[float, ...]:
-    """Return every node's part of the positions, 1 in all."""
+    """Return every node's part of the positions, 1 in all; one part where nothing is exchanged."""
+    if not plan.exchanges:
+        return (1.0,)
     shares = plan.shares or (1.0,) * plan.size
     return tuple(share / sum(shares) for share in shares)
 

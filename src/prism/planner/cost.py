@@ -20,15 +20,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from itertools import chain, combinations
-from typing import NamedTuple
 
 from prism.perfmap import MapLink, Measurement, Payload, Surface
 from prism.plan import ModelShape, Plan
 from prism.planner.answers import WHOLE, Wanted
 from prism.planner.link_estimate import LinkSample
 from prism.planner.link_part import LinkPart, LinkTime
+from prism.planner.parts import Cost, slowed, with_energy_for
 from prism.planner.strategies import strategy_of
 from prism.planner.traffic import (
     brought_rows,
@@ -46,29 +47,6 @@ _ROUNDING_S = 1e-9
 _LINKS_KEPT = 8
 _POINTS_KEPT = 4096
 
-
-class Cost(NamedTuple):
-    """Predicted cost of one batch; `other_s` is measured time that belongs to no part.
-
-    `extrapolated` and `energy_extrapolated` tell that time or energy lie beyond what was measured.
-    """
-
-    compute_s: float
-    staging_s: float = 0.0
-    comm_s: float = 0.0
-    input_s: float = 0.0
-    output_s: float = 0.0
-    other_s: float = 0.0
-    energy_j: float | None = None
-    extrapolated: bool = False
-    energy_extrapolated: bool = False
-
-    @property
-    def total_s(self) -> float:
-        """Predicted time of the whole request."""
-        return sum(self[:6])
-
-
 _LinkSurfaces = tuple[Surface, Surface, Surface]
 
 
@@ -82,6 +60,7 @@ class PlanCost:
         link: MapLink,
         payload: Payload,
         wanted: Wanted = WHOLE,
+        derived: AbstractSet[tuple[int, int]] = frozenset(),
     ) -> None:
         """Take all measurements of one shape, and from the map what they were measured with.
 
@@ -91,12 +70,13 @@ class PlanCost:
             link: of the map.
             payload: of the map.
             wanted: the form of output to predict for.
+            derived: batch and length of the entries that nobody measured.
 
         Raises:
             RequestError: a point is too short for the plan's nodes.
         """
         self.plan = Plan.parse(entries[0].plan)
-        self._on_first = self.plan == Plan()
+        self._on_first = self.plan == Plan(precision=self.plan.precision)
         self._strategy = strategy_of(self.plan)
         self._model = model
         self._link = link
@@ -108,6 +88,9 @@ class PlanCost:
         self._staging = _surface(entries, lambda entry: entry.staging_s.median)
         self._other = _surface(entries, _other_s)
         self._total = _surface(entries, lambda entry: entry.total_s.median)
+        known = [each for each in entries if (each.batch, each.length) not in derived]
+        self._known = _surface(tuple(known), lambda entry: entry.total_s.median) if known else None
+        self._partly_derived = bool(derived)
         metered = {(e.batch, e.length): e.energy_j.median for e in entries if e.energy_j}
         self._energy = Surface(metered) if metered else None
         costs = {(entry.batch, entry.length): _as_measured(entry) for entry in entries}
@@ -119,6 +102,11 @@ class PlanCost:
         self.brings_rows = brought_rows(entries, self.plan, model, link)
         self._by_link = OrderedDict[tuple[float, float], _LinkSurfaces]()
         self.work: Callable[[int, int], Cost] = lru_cache(maxsize=_POINTS_KEPT)(self._work)
+
+    @property
+    def derived(self) -> bool:
+        """Whether nobody measured the plan at any size."""
+        return self._known is None
 
     def at(self, batch: int, length: int, link: LinkState, slowdown: float = 1.0) -> Cost:
         """Return the predicted cost of one batch.
@@ -139,7 +127,7 @@ class PlanCost:
             input_s=inputs.at(batch, length),
             output_s=outputs.at(batch, length),
         )
-        return _with_energy_for(cost, self._total.at(batch, length))
+        return with_energy_for(cost, self._total.at(batch, length))
 
     def link_sample(self, record: RunRecord, late_s: float = 0.0) -> LinkSample | None:
         """Return what a run of this plan says about the link, or None if nothing.
@@ -190,13 +178,17 @@ class PlanCost:
     def _work(self, batch: int, length: int) -> Cost:
         """Return what does not depend on the link: `work` without its cache."""
         energy = self._energy
+        beyond = self._known is None or self._known.extrapolates(batch, length)
+        derived = beyond and self._partly_derived
         return Cost(
             self._compute.at(batch, length),
             self._staging.at(batch, length),
             other_s=self._other.at(batch, length),
             energy_j=energy.at(batch, length) if energy else None,
-            extrapolated=self._total.extrapolates(batch, length),
-            energy_extrapolated=energy.extrapolates(batch, length) if energy else False,
+            extrapolated=beyond,
+            energy_extrapolated=derived
+            or (energy is not None and energy.extrapolates(batch, length)),
+            derived=derived,
         )
 
     def _under(self, link: LinkState) -> _LinkSurfaces:
@@ -262,21 +254,6 @@ class PlanCost:
             return LinkTime(0.0)
         scaling = min(bits, measured_s * self._link.bandwidth_bps)
         return LinkTime(measured_s, scaling, 0 if self._link.latency_s is None else waits)
-
-
-def slowed(cost: Cost, slowdown: float) -> Cost:
-    """Return the cost when computation takes `slowdown` times as long."""
-    if slowdown == 1.0:
-        return cost
-    longer = cost._replace(compute_s=cost.compute_s * slowdown)
-    return _with_energy_for(longer, cost.total_s)
-
-
-def _with_energy_for(cost: Cost, metered_s: float) -> Cost:
-    """Carry energy over from a run of `metered_s`: a node that waits is powered as well."""
-    if cost.energy_j is None or not metered_s:
-        return cost
-    return cost._replace(energy_j=cost.energy_j * (cost.total_s / metered_s))
 
 
 def _surface(entries: tuple[Measurement, ...], value: Callable[[Measurement], float]) -> Surface:

@@ -6,17 +6,19 @@ And the inverse: what a run that cost something else says about the link and the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from prism.errors import PlanError
 from prism.perfmap import Accuracy, PerformanceMap
-from prism.plan import Plan
+from prism.plan import PRECISIONS, Plan
 from prism.planner.answers import WHOLE, Wanted
-from prism.planner.cost import Cost
 from prism.planner.coverage import Coverage, LeftOut, Prediction
+from prism.planner.expected import ExpectedCompute
 from prism.planner.link_estimate import LinkSample
 from prism.planner.links import AnyLinks, Links
+from prism.planner.parts import Cost
 from prism.planner.solved import SolvedSplits
 from prism.planner.ways import way_samples
 from prism.record import RunRecord
@@ -49,7 +51,13 @@ class _Predictions(NamedTuple):
 
 
 class CostModel:
-    """Predicts what plans cost, from one map."""
+    """Predicts what plans cost, from one map.
+
+    Attributes:
+        map: of which.
+        first: its first node.
+        precisions: at which that was measured alone.
+    """
 
     def __init__(self, perf: PerformanceMap, wanted: Wanted = WHOLE) -> None:
         """Prepare a map for many predictions.
@@ -63,8 +71,10 @@ class CostModel:
         """
         self.map = perf
         self._coverage = Coverage(perf, wanted)
+        self._expected = ExpectedCompute(self._coverage)
         self._solved = SolvedSplits(self._coverage)
         self.first = self._coverage.first
+        self.precisions = self._coverage.precisions
         self._names = tuple(node.name for node in perf.nodes)
         self._lasting = lru_cache(maxsize=_KEPT)(self._find_lasting)
 
@@ -131,12 +141,10 @@ class CostModel:
         # Beyond one position per node the length decides nothing, so texts share what is found.
         lasting = self._lasting(names, batch, min(length, len(names)))
         now = batch, length, links, slowdown
-        rows = self._solved.by_rows(names, *now)
+        rows = [self._solved.by_rows(each, names, *now) for each in self.precisions]
         positions = self._solved.by_positions(lasting.found, *now)
         known = frozenset(prediction.plan for prediction in lasting.found)
-        extra = self._sift(
-            [*also, *([rows] if rows else ()), *positions], names, batch, length, known
-        )
+        extra = self._sift([*also, *filter(None, rows), *positions], names, batch, length, known)
         options = [
             Option(
                 each.plan,
@@ -176,9 +184,9 @@ class CostModel:
         A stall for a helper that computed longer than its share is not the link's. A run that
         failed, exchanged nothing, or has a plan that the map lacks, says nothing.
         """
-        nodes = tuple(_computed_s(record))
+        nodes = (record.node, *record.per_node)
         measured = self._coverage.by_shape.get(record.plan.shape)
-        late_s = self._late_s(record)
+        late_s = self._expected.late_s(record)
         if measured is None:
             measured = self._coverage.measured(record.plan, nodes)
             late_s += self._coverage.longer_stalls_s(
@@ -186,6 +194,8 @@ class CostModel:
             )
         if measured is None or record.outcome != "ok":
             return None
+        if measured.work(record.batch, record.length).derived:
+            return None  # how long it stalls was never measured
         return measured.link_sample(record, late_s)
 
     def timeout_sample(
@@ -213,31 +223,7 @@ class CostModel:
         For `ComputeEstimate.with_run`. Empty for a run that failed; a node is absent if the map
         does not tell what to expect of it.
         """
-        if record.outcome != "ok":
-            return {}
-        computed_s = _computed_s(record)
-        expected_s = self._expected_s(record)
-        return {name: computed_s[name] / seconds for name, seconds in expected_s.items() if seconds}
-
-    def _expected_s(self, record: RunRecord) -> dict[str, float]:
-        nodes = tuple(_computed_s(record))
-        return self._coverage.expected_compute_s(record.plan, nodes, record.batch, record.length)
-
-    def _late_s(self, record: RunRecord) -> float:
-        """Return how much longer a helper computed than rank 0, beyond what the map expects.
-
-        What the map expects is part of its stalls already: a plan whose parts are uneven.
-        """
-        computed_s = _computed_s(record)
-        expected_s = self._expected_s(record)
-        own_s = expected_s.get(record.node, 0.0)
-        return max(
-            (
-                max(0.0, computed_s[name] - record.compute_s) - max(0.0, seconds - own_s)
-                for name, seconds in expected_s.items()
-            ),
-            default=0.0,
-        )
+        return self._expected.samples(record)
 
     def _find_lasting(self, names: tuple[str, ...], batch: int, length: int) -> _Predictions:
         """Return what the nodes allow whatever the link, equal splits by rows included."""
@@ -252,7 +238,11 @@ class CostModel:
                 f"run `prism profile` with it"
             )
         measured = (cost.plan for cost in self._coverage.by_shape.values())
-        splits = (Plan("batch", count=size) for size in range(2, len(names) + 1))
+        splits = (
+            Plan("batch", count=size, precision=precision)
+            for precision in self.precisions
+            for size in range(2, len(names) + 1)
+        )
         return self._sift((*self.references(names), *measured, *splits), names, batch, length)
 
     def _sift(
@@ -265,8 +255,11 @@ class CostModel:
     ) -> _Predictions:
         """Tell the plans that can be predicted from those that cannot, without those known."""
         # Named or not, `local` on the first node alive is one plan.
-        counted, named = Plan(), Plan("local", names[:1])
-        instead = {named: counted} if self.first in names else {counted: named}
+        instead: dict[Plan, Plan] = {}
+        for precision in PRECISIONS:
+            counted = Plan(precision=precision)
+            named = replace(counted, nodes=names[:1])
+            instead |= {named: counted} if self.first in names else {counted: named}
         found, left_out = [], []
         for plan in dict.fromkeys(instead.get(plan, plan) for plan in plans):
             if plan in known:
@@ -284,9 +277,3 @@ class CostModel:
         if plan.exchanges and self.first not in names:
             return LeftOut(str(plan), f"measured with {self.first} as rank 0, which is away")
         return self._coverage.prediction(plan, names, batch, length)
-
-
-def _computed_s(record: RunRecord) -> dict[str, float]:
-    """Return the time of computation by node that took part, rank 0 first."""
-    others = {name: other.compute_s for name, other in record.per_node.items()}
-    return {record.node: record.compute_s, **others}

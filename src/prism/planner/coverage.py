@@ -1,8 +1,9 @@
 """What a map covers: which plans can be predicted on given nodes, how, and why the others cannot.
 
 Measured are the shapes in the map; they hold for other nodes of the same hardware too. Derived are
-plans that split positions otherwise than a measured one, and plans whose nodes each run the whole
-model on rows of their own, from each node's measurements alone. Where an equal split by rows was
+plans that split positions otherwise than a measured one, plans at another precision (`precisions`),
+and plans whose nodes each run the whole model on rows of their own, from what each node does alone
+at the plan's precision. Where an equal split by rows was
 measured too, what it took longer than derived is what nodes cost each other (one memory, one power
 supply, one medium), and holds for all splits.
 """
@@ -11,17 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import NamedTuple
 
 from prism.errors import MapError, PlanError
 from prism.perfmap import Accuracy, PerformanceMap
-from prism.plan import Plan
+from prism.plan import PRECISIONS, Plan, Precision
+from prism.planner.alone import hardware_of, nodes_alone
 from prism.planner.answers import WHOLE, Wanted
 from prism.planner.compression import Compressions
-from prism.planner.cost import Cost, PlanCost
+from prism.planner.cost import PlanCost
 from prism.planner.links import Links
+from prism.planner.parts import Cost
 from prism.planner.position_split import PositionSplit
+from prism.planner.precisions import known_plans, precisions_of
 from prism.planner.setting import Setting
 from prism.planner.shares import RowSplit
 from prism.planner.strategies import strategy_of
@@ -63,9 +68,8 @@ class Coverage:
     Attributes:
         first: the map's first node, from which all links lead.
         hardware: by node of the map, what tells whether two nodes are alike.
-        by_shape: the measured plans.
-        split: predicts rows on nodes measured alone.
-        positions: predicts other splits by positions than the measured ones.
+        precisions: at which the first node was measured alone.
+        by_shape: the measured plans, then those derived from them at other precisions.
     """
 
     def __init__(self, perf: PerformanceMap, wanted: Wanted = WHOLE) -> None:
@@ -78,16 +82,34 @@ class Coverage:
             raise MapError("the map has no measurement of local; run `prism profile` again")
         self._map = perf
         self.first = perf.nodes[0].name
+        self.precisions = precisions_of(perf)
         self.by_shape: Mapping[str, PlanCost] = {
-            shape: PlanCost(entries, perf.model, perf.link, perf.payload, wanted)
-            for shape, entries in perf.by_shape.items()
+            shape: PlanCost(
+                known.entries, perf.model, perf.link, perf.payload, wanted, known.derived
+            )
+            for shape, known in known_plans(perf).items()
         }
-        self.hardware = {node.name: (node.hardware, node.threads) for node in perf.nodes}
-        alone = self._nodes_alone()
-        self.split = RowSplit(self.first, alone, wanted.payload(perf.payload, perf.model))
-        self.positions = PositionSplit(perf.model, perf.link, perf.payload, self._alone_s, wanted)
-        self._together = self._costs_together(RowSplit(self.first, alone, perf.payload))
+        self.hardware = hardware_of(perf)
+        alone = {each: nodes_alone(perf, self.by_shape, each) for each in PRECISIONS}
+        payload = wanted.payload(perf.payload, perf.model)
+        self._rows = {each: RowSplit(self.first, alone[each], payload) for each in PRECISIONS}
+        self._positions = {
+            each: PositionSplit(
+                perf.model, perf.link, perf.payload, partial(self.alone_s, each), wanted
+            )
+            for each in PRECISIONS
+        }
+        whole = {each: RowSplit(self.first, alone[each], perf.payload) for each in PRECISIONS}
+        self._together = self._costs_together(whole)
         self.compressions = Compressions(perf.accuracy)
+
+    def rows(self, precision: Precision) -> RowSplit:
+        """Return what predicts rows on nodes known alone at a precision."""
+        return self._rows[precision]
+
+    def positions(self, plan: Plan) -> PositionSplit:
+        """Return what predicts other splits by positions than a measured one."""
+        return self._positions[plan.precision]
 
     def prediction(
         self, plan: Plan, names: Sequence[str], batch: int, length: int
@@ -103,14 +125,21 @@ class Coverage:
             return LeftOut(str(plan), f"a batch of {batch} has too few rows for {plan.size} nodes")
         strategy = strategy_of(plan)
         measured = self.measured(plan, nodes)
-        derived = strategy.whole_rows and self.split.covers(nodes)
-        if measured and (derived and strategy.divides_rows):
+        from_rows = strategy.whole_rows and self.rows(plan.precision).covers(nodes)
+        if measured and from_rows and (strategy.divides_rows or measured.derived):
             measured = None
-        if not measured and not derived:
-            alone = strategy.whole_rows
-            what = "each of its nodes alone" if alone else "it on such nodes"
-            return LeftOut(str(plan), f"the map has not measured {what}")
+        if not measured and not from_rows:
+            return LeftOut(str(plan), self._not_measured(plan))
         return Prediction(plan, nodes, strategy.rows(plan, batch), measured)
+
+    def _not_measured(self, plan: Plan) -> str:
+        what = "each of its nodes alone" if strategy_of(plan).whole_rows else "it on such nodes"
+        if plan.precision in self.precisions:
+            return f"the map has not measured {what}"
+        return (
+            f"the map has not measured {what} in {plan.precision}; "
+            f"`prism profile MODEL --precisions float32,{plan.precision}` does"
+        )
 
     def measured(self, plan: Plan, nodes: Sequence[str]) -> PlanCost | None:
         """Return what predicts a plan on such nodes: measured so, or in another split."""
@@ -126,7 +155,7 @@ class Coverage:
         Each must have been measured alone, and exchanges must overlap the computation.
         """
         overlapped = self._map.link.exchange == "overlapped"
-        return plan.exchanges and overlapped and self.split.covers(nodes)
+        return plan.exchanges and overlapped and self.rows(plan.precision).covers(nodes)
 
     def _split_otherwise(self, plan: Plan, nodes: Sequence[str]) -> PlanCost | None:
         if not self.may_split_otherwise(plan, nodes):
@@ -156,12 +185,12 @@ class Coverage:
             link = links.slowest(name for name in nodes if name != self.first)
             slowest = max(slowdown.get(name, 1.0) for name in nodes)
             base = prediction.measured.at(batch, length, link, slowest)
-            if _same_split(plan, prediction.measured.plan):
+            if same_split(plan, prediction.measured.plan):
                 return base
             setting = Setting.of(nodes, batch, length, links, slowdown)
-            return self.positions.cost(plan, prediction.measured, base, setting)
-        cost = self.split.cost(nodes, prediction.rows, length, links, slowdown)
-        factor = self._factor_together(plan, len(prediction.occupied))
+            return self.positions(plan).cost(plan, prediction.measured, base, setting)
+        cost = self.rows(plan.precision).cost(nodes, prediction.rows, length, links, slowdown)
+        factor = self.factor_together(plan, len(prediction.occupied))
         return cost._replace(compute_s=cost.compute_s * factor)
 
     def longer_stalls_s(self, plan: Plan, nodes: tuple[str, ...], batch: int, length: int) -> float:
@@ -173,78 +202,19 @@ class Coverage:
         as_measured = found.measured.at(batch, length, links.default)
         return self.cost(found, batch, length, links, {}).comm_s - as_measured.comm_s
 
-    def expected_compute_s(
-        self, plan: Plan, nodes: Sequence[str], batch: int, length: int
-    ) -> dict[str, float]:
-        """Return how long each node should compute; a node of which the map says nothing is absent.
+    def alone_s(self, precision: Precision, name: str, batch: int, length: int) -> float:
+        """Return how long a node computes alone."""
+        return self.rows(precision).work(name, batch, length).compute_s
+
+    def _costs_together(
+        self, whole: Mapping[Precision, RowSplit]
+    ) -> dict[tuple[Precision, int], float]:
+        """Return, by precision and number of nodes, how much slower measured splits were.
+
+        Compared with those derived.
 
         Args:
-            plan: that ran.
-            nodes: that took part, rank 0 first.
-            batch: rows.
-            length: positions per row.
-        """
-        strategy = strategy_of(plan)
-        if not strategy.whole_rows:
-            return self._expected_in_step(plan, nodes, batch, length)
-        rows = [count for count in strategy.rows(plan, batch) if count]
-        factor = self._factor_together(plan, len(rows))
-        return {
-            name: factor * self.split.work(name, count, length).compute_s
-            for name, count in zip(nodes, rows, strict=False)
-            if self.split.covers((name,))
-        }
-
-    def _expected_in_step(
-        self, plan: Plan, nodes: Sequence[str], batch: int, length: int
-    ) -> dict[str, float]:
-        """Return the expected computation of a plan that exchanges.
-
-        Measured was rank 0. A helper's differs as its share of the work does, the blocks that it
-        computes, and its speed alone.
-        """
-        hardware = list(self.hardware.values())
-        measured = self.measured(plan, nodes)
-        if not measured or self.hardware.get(nodes[0]) != hardware[0]:
-            return {}
-        if not _same_split(plan, measured.plan):
-            computed_s = self.positions.compute_s(plan, measured, nodes, batch, length)
-            return dict(zip(nodes, computed_s, strict=True))
-        own_s = measured.work(batch, length).compute_s
-        shares = plan.shares or (1.0,) * plan.size
-        blocks = self.positions.blocks_computed(measured, length)
-        alone_s = {
-            name: share * count * self.split.work(name, batch, length).compute_s
-            for name, share, count in zip(nodes, shares, blocks, strict=False)
-            if self.split.covers((name,))
-        }
-        expected_s = {nodes[0]: own_s}
-        if alone_s.get(nodes[0]):
-            expected_s |= {
-                name: own_s * seconds / alone_s[nodes[0]] for name, seconds in alone_s.items()
-            }
-        return expected_s
-
-    def _alone_s(self, name: str, batch: int, length: int) -> float:
-        return self.split.work(name, batch, length).compute_s
-
-    def _nodes_alone(self) -> dict[str, PlanCost]:
-        alone = {}
-        for name, hardware in self.hardware.items():
-            own = self.by_shape.get(f"local@{name}")
-            if name == self.first:
-                alone[name] = self.by_shape["local"]
-            elif own:
-                alone[name] = own
-            elif hardware == self.hardware[self.first]:
-                alone[name] = self.by_shape["local"]
-        return alone
-
-    def _costs_together(self, whole: RowSplit) -> dict[int, float]:
-        """Return, by number of nodes, how much slower a measured split was than a derived one.
-
-        Args:
-            whole: derives splits whose outputs are whole, as those measured were.
+            whole: by precision, derives splits whose outputs are whole, as those measured were.
         """
         links = Links(self._map.link.state())
         names = tuple(self.hardware)
@@ -252,21 +222,27 @@ class Coverage:
         for shape, entries in self._map.by_shape.items():
             plan = Plan.parse(shape)
             strategy, nodes = strategy_of(plan), plan.place(names)
-            if not strategy.divides_rows or plan.shares or not self.split.covers(nodes):
+            split = whole[plan.precision]
+            if not strategy.divides_rows or plan.shares or not split.covers(nodes):
                 continue
             ratios = [
                 entry.total_s.median
-                / whole.cost(
+                / split.cost(
                     nodes, strategy.rows(plan, entry.batch), entry.length, links, {}
                 ).total_s
                 for entry in entries
             ]
-            factors[plan.size] = max(1.0, median(ratios))
+            factors[plan.precision, plan.size] = max(1.0, median(ratios))
         return factors
 
-    def _factor_together(self, plan: Plan, busy: int) -> float:
-        return self._together.get(busy, 1.0) if strategy_of(plan).divides_rows else 1.0
+    def factor_together(self, plan: Plan, busy: int) -> float:
+        """Return by how much `busy` nodes slow each other; as in float32 if nobody measured it."""
+        if not strategy_of(plan).divides_rows:
+            return 1.0
+        in_float32 = self._together.get(("float32", busy), 1.0)
+        return self._together.get((plan.precision, busy), in_float32)
 
 
-def _same_split(plan: Plan, other: Plan) -> bool:
+def same_split(plan: Plan, other: Plan) -> bool:
+    """Whether two plans differ in the names of their nodes only."""
     return plan.shape == other.shape

@@ -23,6 +23,8 @@ class Candidate:
         reason: why it was chosen or not.
         extrapolated: whether what the objective minimises lies beyond the measured batch sizes or
             lengths.
+        derived: whether its cost was not measured at its precision, but follows from the same in
+            float32 and from one node at both.
         queue_s: time until its nodes are free, before it starts.
         accuracy_drop_low, accuracy_drop_high: 95 % interval of the drop; None where nobody gave
             one. A budget is compared with the upper end, or without an interval with the drop.
@@ -43,6 +45,7 @@ class Candidate:
     allowed: bool
     reason: str
     extrapolated: bool
+    derived: bool = False
     queue_s: float = 0.0
     accuracy_drop_low: float | None = None
     accuracy_drop_high: float | None = None

@@ -10,20 +10,25 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from prism.errors import InputError, PlanError
 from prism.perfmap import Accuracy
-from prism.plan import Objective, Plan
+from prism.plan import Objective, Plan, Precision
 from prism.planner.compression import loss_obstacle, loss_told
-from prism.planner.cost import Cost
 from prism.planner.cost_model import CostModel, Option
 from prism.planner.decision import Candidate, Decision
 from prism.planner.links import AnyLinks
 from prism.planner.load import Load
+from prism.planner.parts import Cost
 
 DEFAULT_MARGIN = 0.05
 _CHOICES_KEPT = 1024
+_DERIVED = "; its time was not measured, but derived from float32 and one node at this precision"
+
+
+Lacking: TypeAlias = Mapping[str, Mapping[Precision, str]]
+"""By node, the precisions at which it does not have the model now, each with the reason."""
 
 
 class _Entry(NamedTuple):
@@ -57,6 +62,7 @@ def decide(
     load: Load | None = None,
     slowdown: Mapping[str, float] | None = None,
     backoff: Mapping[str, str] | None = None,
+    lacking: Lacking | None = None,
 ) -> Decision:
     """Choose the plan for one batch.
 
@@ -75,6 +81,7 @@ def decide(
         load: work already accepted; None = none, and nothing will wait.
         slowdown: by node, how many times as long as measured computation takes now.
         backoff: why plans are left alone for now, by shape (`Plan.shape`) or by node.
+        lacking: by node, at which precisions it does not have the model now, and why.
 
     Raises:
         InputError: a value is impossible, or the objective needs energy and the map has none.
@@ -89,11 +96,17 @@ def decide(
     # A split solved for the link of a moment ago may no longer be among the plans by itself.
     also = [*(allowed or ()), *([current] if current else ())]
     if load:  # while the first node is busy, any other one may be quicker
-        also.extend(Plan("local", (name,)) for name in names)
+        also.extend(
+            Plan("local", (name,), precision=precision)
+            for name in names
+            for precision in model.precisions
+        )
     options, left_out = model.options(names, batch, length, link, also, slowdown)
     references = model.references(names)
     objective = _comparable(objective or Objective(), options, model.first in names)
-    gate = _Gate(objective, allowed, references, load or Load(), len(names), backoff or {})
+    gate = _Gate(
+        objective, allowed, references, load or Load(), len(names), backoff or {}, lacking or {}
+    )
     entries = [gate.enter(option) for option in options]
     reference = min((each for each in entries if each.plan in references), key=_rank, default=None)
     if reference is None:
@@ -136,6 +149,7 @@ class _Gate:
         load: Load,
         alive: int,
         backoff: Mapping[str, str],
+        lacking: Lacking,
     ) -> None:
         self._objective = objective
         self._allowed = allowed
@@ -143,6 +157,7 @@ class _Gate:
         self._load = load
         self._alive = alive
         self._backoff = backoff
+        self._lacking = lacking
 
     def enter(self, option: Option) -> _Entry:
         queue_s = self._load.wait_s(option.occupied)
@@ -170,6 +185,9 @@ class _Gate:
         for key in (plan.shape, *option.nodes):
             if key in self._backoff:
                 return self._backoff[key]
+        for name in option.nodes:
+            if reason := self._lacking.get(name, {}).get(plan.precision):
+                return f"{name} has no {plan.precision}: {reason}"
         if plan in self._references:
             return ""
         if self._allowed is not None:
@@ -232,7 +250,9 @@ def _candidate(entry: _Entry, verdict: _Verdict) -> Candidate:
         *cost[:6],
         cost.energy_j,
         allowed=not entry.obstacle,
-        reason=entry.obstacle or verdict.on(str(entry.plan), entry.rank[0]),
+        reason=(entry.obstacle or verdict.on(str(entry.plan), entry.rank[0]))
+        + (_DERIVED if cost.derived else ""),
+        derived=cost.derived,
         extrapolated=cost.extrapolated
         or (verdict.metric != "latency" and cost.energy_extrapolated),
         queue_s=entry.queue_s,
@@ -263,6 +283,7 @@ class Planner:
         load: Load | None = None,
         slowdown: Mapping[str, float] | None = None,
         backoff: Mapping[str, str] | None = None,
+        lacking: Lacking | None = None,
     ) -> Decision:
         """Choose like the function `decide`, with the last choice for such a request as current."""
         allowed = None if allow is None else tuple(allow)
@@ -280,6 +301,7 @@ class Planner:
             load=load,
             slowdown=slowdown,
             backoff=backoff,
+            lacking=lacking,
         )
         self._held[key] = decision.choice
         if len(self._held) > _CHOICES_KEPT:

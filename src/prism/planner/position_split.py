@@ -17,7 +17,8 @@ from prism.partition.senders import sent_rows, sizes_of, sources_of
 from prism.perfmap import MapLink, Payload
 from prism.plan import ModelShape, Plan
 from prism.planner.answers import WHOLE, Wanted
-from prism.planner.cost import NO_STALL_S, Cost, PlanCost
+from prism.planner.cost import NO_STALL_S, PlanCost
+from prism.planner.parts import Cost
 from prism.planner.setting import Setting
 from prism.planner.shares import improved
 from prism.planner.steps import blocks_computed, played

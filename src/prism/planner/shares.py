@@ -14,8 +14,9 @@ from itertools import permutations
 
 from prism.partition.own_input import rows_ahead
 from prism.perfmap import Payload
-from prism.planner.cost import Cost, PlanCost, slowed
+from prism.planner.cost import PlanCost
 from prism.planner.links import Links
+from prism.planner.parts import Cost, slowed
 from prism.record import LinkState
 
 
@@ -114,6 +115,7 @@ class RowSplit:
         return max(costs, key=lambda cost: cost.total_s)._replace(
             energy_j=sum(energies) if len(energies) == len(costs) else None,
             extrapolated=any(cost.extrapolated for cost in costs),
+            derived=any(cost.derived for cost in costs),
             energy_extrapolated=any(cost.energy_extrapolated for cost in costs),
         )
 

@@ -7,9 +7,10 @@ only for a gain that is no rounding; lossy plans only as somebody has measured t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
-from prism.plan import Plan
+from prism.plan import Plan, Precision
 from prism.planner.coverage import Coverage, Prediction
 from prism.planner.links import Links
 from prism.planner.position_split import with_shares
@@ -34,6 +35,7 @@ class SolvedSplits:
 
     def by_rows(
         self,
+        precision: Precision,
         names: Sequence[str],
         batch: int,
         length: int,
@@ -44,7 +46,7 @@ class SolvedSplits:
 
         All rows at one node other than the first are its `local`.
         """
-        split = self._coverage.split
+        split = self._coverage.rows(precision)
         usable = [name for name in names if split.covers((name,))]
         if len(usable) < 2:
             return None
@@ -52,9 +54,12 @@ class SolvedSplits:
         shares = {name: count for name, count in zip(usable, counts, strict=True) if count}
         if len(shares) < 2:
             (name,) = shares
-            return None if name == self._coverage.first else Plan("local", (name,))
+            alone = Plan("local", (name,), precision=precision)
+            return None if name == self._coverage.first else alone
         in_order = tuple(shares) == tuple(names[: len(shares)])
-        equal = Plan("batch", count=len(shares)) if in_order else Plan("batch", nodes=tuple(shares))
+        equal = Plan("batch", nodes=tuple(shares), precision=precision)
+        if in_order:
+            equal = replace(equal, nodes=(), count=len(shares))
         if strategy_of(equal).rows(equal, batch) == tuple(shares.values()):
             return None if in_order else equal
         return with_shares(equal, tuple(map(float, shares.values())))
@@ -93,5 +98,5 @@ class SolvedSplits:
         measured = self._coverage.measured(plan, setting.nodes)
         assert measured is not None, plan
         known = None if plan.exact else self._coverage.compressions.splits(plan)
-        found = self._coverage.positions.solve(measured, setting, known)
+        found = self._coverage.positions(plan).solve(measured, setting, known)
         return with_shares(plan, found.shares) if found.gain >= _LEAST_GAIN else plan

@@ -13,7 +13,7 @@ from collections import defaultdict
 from statistics import median_low
 
 from prism.perfmap import MapLink, Surface
-from prism.plan import Plan
+from prism.plan import Plan, Precision
 from prism.planner.answers import WHOLE
 from prism.planner.strategies import strategy_of
 from prism.planner.traffic import exchange_bytes, exchange_count, transfer_s
@@ -34,7 +34,8 @@ class Forecast:
         self.link: MapLink | None = None
         self._model = target.model
         self._payload = target.payload
-        self._names = tuple(node.name for node in target.identity.nodes)
+        self._kinds = {node.name: node.kind for node in target.identity.nodes}
+        self._names = tuple(self._kinds)
         self._passes_s = defaultdict[Plan, dict[tuple[int, int], list[float]]](dict)
         self._surfaces: dict[Plan, Surface] = {}
 
@@ -53,7 +54,7 @@ class Forecast:
         times_s = known.get((size[0], size[1]))
         if times_s:
             return median_low(times_s)  # the first may have found everything cold
-        if plan == Plan() or not known:
+        if plan == Plan(precision=plan.precision) or not known:
             return self._derived_s(point)
         nearest = min(known, key=lambda other: abs(math.log(_ratio(size, other))))
         there_s = self._derived_s(Point(plan, *nearest))
@@ -69,7 +70,7 @@ class Forecast:
             parts = [share / sum(shares) for share in shares]
         rows = strategy.rows(plan, batch)
         alone_s = [
-            part * self._alone_s(name, count, length)
+            part * self._alone_s(name, plan.precision, count, length)
             for name, part, count in zip(nodes, parts, rows, strict=True)
             if count
         ]
@@ -78,7 +79,7 @@ class Forecast:
     def _moving_s(self, plan: Plan, batch: int, length: int) -> float:
         """Return how long inputs, exchanges and outputs take on the link, one after the other."""
         link, strategy = self.link, strategy_of(plan)
-        if link is None or plan == Plan():
+        if link is None or plan == Plan(precision=plan.precision):
             return 0.0
         nbytes = strategy.input_bytes(plan, self._model, self._payload, batch, length)
         nbytes += strategy.output_bytes(plan, self._model, self._payload, WHOLE, batch, length)
@@ -89,17 +90,25 @@ class Forecast:
             seconds += exchanges * transfer_s(size, link, link.state())
         return seconds
 
-    def _alone_s(self, name: str, batch: int, length: int) -> float:
-        """Return what a node needs alone, transfers apart; the first's time if it has not run."""
-        plan = Plan("local", (name,)) if name != self._names[0] else Plan()
-        if not self._passes_s[plan]:
-            plan = Plan()
+    def _alone_s(self, name: str, precision: Precision, batch: int, length: int) -> float:
+        """Return what a node needs alone, transfers apart.
+
+        If it has not run at the precision, what a node of its kind needs, else what it needs itself
+        in float32, else what the first does.
+        """
+        alike = [each for each in self._names if self._kinds[each] == self._kinds[name]]
+        plans = [self._alone(each, precision) for each in (name, *alike)]
+        plans.append(self._alone(name, "float32"))
+        plan = next((each for each in plans if self._passes_s[each]), Plan())
         if plan not in self._surfaces:
             known = self._passes_s[plan]
             self._surfaces[plan] = Surface({size: median_low(known[size]) for size in known})
         pass_s = self._surfaces[plan].at(batch, length)
         # A link that was faster meanwhile leaves no time; some of a pass is computation anyhow.
         return max(_LEAST_COMPUTED * pass_s, pass_s - self._moving_s(plan, batch, length))
+
+    def _alone(self, name: str, precision: Precision) -> Plan:
+        return Plan("local", (name,) if name != self._names[0] else (), precision=precision)
 
 
 def _ratio(size: list[int], other: tuple[int, int]) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
 from prism.errors import InputError
-from prism.plan import ModelShape, Plan, Wire
+from prism.perfmap import NodeInfo
+from prism.plan import PRECISIONS, ModelShape, Plan, Precision, Wire
 
 HELD_OUT_RUNS = 3
 LEAST_RUNS = 2
@@ -39,6 +40,7 @@ class Settings:
         seed: chooses the held-out points.
         lengths: positions per sample measured; None = chosen for the model.
         budget_s: about how long measuring may take, link included; None = as long as it takes.
+        precisions: of the computation, measured as far as every node can; None = all of those.
     """
 
     batches: tuple[int, ...] | None = None
@@ -48,6 +50,7 @@ class Settings:
     seed: int = 0
     lengths: tuple[int, ...] | None = None
     budget_s: float | None = None
+    precisions: tuple[Precision, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("batches", "segments", "lengths"):
@@ -58,6 +61,12 @@ class Settings:
                 raise InputError(f"{name} must be distinct numbers of at least 1, not {values}")
         if self.budget_s is not None and not 0 < self.budget_s < math.inf:
             raise InputError(f"budget_s must be above 0, not {self.budget_s}; None = no limit")
+        unknown = [each for each in self.precisions or () if each not in PRECISIONS]
+        if unknown or "float32" not in (self.precisions or PRECISIONS):
+            raise InputError(
+                f"precisions must be some of {', '.join(PRECISIONS)}, with float32 among them, "
+                f"not {self.precisions}"
+            )
         if self.passes < 1 or self.held_out < 0:
             raise InputError(
                 f"passes must be at least 1 and held_out not negative, not {self.passes} and "
@@ -68,6 +77,57 @@ class Settings:
 def plans_alone(names: Sequence[str]) -> tuple[Plan, ...]:
     """Return the plans that run on each node alone; splits by rows follow from them."""
     return (Plan(), *(Plan("local", (name,)) for name in names[1:]))
+
+
+def plans_alone_at(nodes: Sequence[NodeInfo], precisions: Sequence[Precision]) -> tuple[Plan, ...]:
+    """Return the plans of one node at other precisions than float32: on one node of each kind.
+
+    Args:
+        nodes: of the cluster, in its order.
+        precisions: that every node can compute at.
+    """
+    kinds: dict[Hashable, tuple[str, ...]] = {}
+    for node in nodes:
+        name = () if node is nodes[0] else (node.name,)
+        kinds.setdefault(node.kind, name)
+    return tuple(
+        Plan("local", name, precision=precision)
+        for precision in precisions
+        if precision != "float32"
+        for name in kinds.values()
+    )
+
+
+def plans_together_at(plans: Sequence[Plan], precisions: Sequence[Precision]) -> tuple[Plan, ...]:
+    """Return the plans on several nodes worth measuring at other precisions than float32.
+
+    The most means, without and with lag: what loses least and what hides most. The planner derives
+    the others from float32, and splits by rows from the nodes.
+
+    Args:
+        plans: measured in float32.
+        precisions: that every node can compute at.
+    """
+    most = max((plan.means or 0 for plan in plans), default=0)
+    best = [plan for plan in plans if loses_least(plan, most)]
+    return tuple(
+        replace(plan, precision=precision)
+        for precision in precisions
+        if precision != "float32"
+        for plan in best
+    )
+
+
+def loses_least(plan: Plan, most: int) -> bool:
+    """Return whether a plan sends as many cluster means as any; if none has, all rows in float16.
+
+    Args:
+        plan: any.
+        most: the largest number of means of any plan; 0 = no plan has means.
+    """
+    if not most:
+        return plan.exchanges and plan.wire != "float32"
+    return plan.means == most and plan.grouping == "clusters"
 
 
 def plans_together(
@@ -112,19 +172,33 @@ def balanced_shares(alone_s: Sequence[float]) -> tuple[float, ...]:
 
 
 def points_for(
-    plans: Sequence[Plan], batches: Sequence[int], lengths: Sequence[int]
+    plans: Sequence[Plan],
+    batches: Sequence[int],
+    lengths: Sequence[int],
+    few: Sequence[Plan] = (),
 ) -> tuple[tuple[Point, ...], ...]:
     """Return the points to measure, grouped: plans at the same size take turns.
 
     A split of a batch too small for its nodes is measured at the smallest that is not.
+
+    Args:
+        plans: at every size.
+        batches: rows.
+        lengths: positions per row.
+        few: plans at the corners only: the smallest and the largest batch, of the shortest and the
+            longest samples.
     """
     groups = []
     known: set[Point] = set()
     for length in lengths:
         for batch in sorted(batches):
+            corner = batch in (min(batches), max(batches)) and length in (
+                min(lengths),
+                max(lengths),
+            )
             points = (
                 Point(plan, max(batch, plan.least_batch), length)
-                for plan in plans
+                for plan in (*plans, *(few if corner else ()))
                 if length >= plan.least_length
             )
             groups.append(tuple(point for point in points if point not in known))
@@ -181,6 +255,8 @@ def held_out_points(
         return ()
     chooser = random.Random(settings.seed)
     turn = [plan for plan in plans if plan == Plan() or plan.size > 1]
+    # Derived are most of the costs at other precisions, so that these are tested first.
+    turn.sort(key=lambda plan: (plan != Plan(), plan.precision == "float32"))
     chosen = []
     for number in range(settings.held_out):
         plan = turn[number % len(turn)]

@@ -160,7 +160,7 @@ class Profiler:
         # The least of some runs is what a node can do; the rest is what disturbed it.
         alone_s = [min(runs) for runs in runs_s]
         nodes = self._target.identity.nodes
-        one_kind = len({(node.hardware, node.threads) for node in nodes}) == 1
+        one_kind = len({node.kind for node in nodes}) == 1
         if one_kind and max(alone_s) < _HELD_BACK * min(map(median, runs_s)):
             return [1.0] * len(alone_s)
         return alone_s

@@ -17,7 +17,9 @@ from prism.profiler.points import (
     Settings,
     held_out_points,
     plans_alone,
+    plans_alone_at,
     plans_together,
+    plans_together_at,
     points_for,
     runs_per_point,
     thinned,
@@ -62,6 +64,9 @@ class Schedule:
         self._settings, self._target = settings, target
         self._partial, self._forecast, self._budget = partial, forecast, budget
         self._lengths = _lengths(settings, target)
+        self._precisions = tuple(
+            each for each in target.precisions if each in (settings.precisions or target.precisions)
+        )
         self.alone = plans_alone([node.name for node in target.identity.nodes])
         # How many points there are does not depend on who is how fast, which is measured first.
         self.choose([1.0] * len(self.alone))
@@ -73,13 +78,15 @@ class Schedule:
             alone_s: what the same work takes on each node alone.
         """
         target, settings = self._target, self._settings
-        plans = (*self.alone, *plans_together(target.model, settings.segments, alone_s))
+        together = plans_together(target.model, settings.segments, alone_s)
+        plans = (*self.alone, *plans_alone_at(target.identity.nodes, self._precisions), *together)
+        few = plans_together_at(together, self._precisions)
         for batches in self._choices():
-            groups = thinned(points_for(plans, batches, self._lengths), settings)
+            groups = thinned(points_for(plans, batches, self._lengths, few), settings)
             self.batches = batches
             self._groups = _small_first(groups)
             self.points = [point for group in self._groups for point in group]
-            self.held_out = held_out_points(settings, plans, batches, self._lengths)
+            self.held_out = held_out_points(settings, (*plans, *few), batches, self._lengths)
             self._most_runs = runs_per_point(settings, len(self.points))
             self._reserve()
             if len(self._affordable()) == len(self.points):

@@ -2,7 +2,8 @@
 
 A plan measured at one size only says little of other sizes, so its smallest and largest sizes, its
 corners, are taken together. First `local` at those sizes, with which all else is compared; then
-plan after plan; then the sizes between. What fits nowhere is left out, and predicted from the rest.
+plan after plan, those at other precisions than float32 for what the rest is derived from; then the
+sizes between. What fits nowhere is left out, and predicted from the rest.
 """
 
 from __future__ import annotations
@@ -95,18 +96,24 @@ def affordable(
 def _rank(plan: Plan, most: int) -> tuple[int, int]:
     """Return how early a plan comes: by kind, then by number of nodes.
 
+    What a precision gains on one node comes right after `local`, since all else at that precision
+    derives from it.
+
     Args:
         plan: to rank.
         most: the largest number of means of any plan, which loses least.
     """
-    if plan == Plan():
-        kind = 0
+    in_float32 = plan.precision == "float32"
+    if plan.size == 1 and not plan.nodes:
+        kind = 0 if in_float32 else 1
     elif not plan.exchanges:
-        kind = 3 if plan.size == 1 else 4
+        kind = 5 if plan.size > 1 else 4
+    elif not in_float32:
+        kind = 6
     elif plan.means is None:
-        kind = 2 if plan.wire == "float32" else 1
+        kind = 3 if plan.wire == "float32" else 2
     elif plan.grouping == "segments":
-        kind = 7
+        kind = 9
     else:
-        kind = 1 if (plan.means, plan.lag) == (most, 0) else 5 if plan.means == most else 6
+        kind = 2 if (plan.means, plan.lag) == (most, 0) else 7 if plan.means == most else 8
     return kind, plan.size

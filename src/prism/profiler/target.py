@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from prism.perfmap import Accuracy, ClusterIdentity, CodingTimes, Payload
-from prism.plan import ModelShape, Plan
+from prism.plan import ModelShape, Plan, Precision
 from prism.profiler.linkfit import LinkTimes
 from prism.record import RunRecord
 
@@ -22,6 +22,7 @@ class ProfileTarget(Protocol):
         lengths: sequence lengths worth measuring.
         any_length: whether a sample may have any length up to the model's longest, as texts may;
             else `lengths` is the only one.
+        precisions: that every node can compute at, float32 first.
         coding: what compressing images costs each node; empty where inputs are none.
     """
 
@@ -31,6 +32,7 @@ class ProfileTarget(Protocol):
     accuracy: tuple[Accuracy, ...]
     lengths: tuple[int, ...]
     any_length: bool
+    precisions: tuple[Precision, ...]
     coding: tuple[CodingTimes, ...]
 
     def run(self, plan: Plan, batch: int, length: int) -> RunRecord:

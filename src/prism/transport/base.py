@@ -82,7 +82,17 @@ class Transport(Protocol):
         """
 
     def send(self, number: int, frame: torch.Tensor, peers: Sequence[int]) -> Handle:
-        """Start sending `frame`; do not block. It stays as it is until `wait` returns."""
+        """Start sending `frame`; do not block. It stays as it is until `wait` returns.
+
+        Whoever does not wait for it leaves it to `settle`.
+        """
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait for all own frames that were sent and not waited for.
+
+        Raises:
+            PeerLost, DeadlineExceeded: as `Handle.wait`.
+        """
 
     def close(self) -> None:
         """Release connections. Safe to call twice, and after a failure."""

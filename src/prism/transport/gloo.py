@@ -149,6 +149,15 @@ class GlooTransport:
         self.counters.messages += len(peers)
         return handle
 
+    def settle(self, timeout_s: float) -> None:
+        """Wait for own frames; see `Transport.settle`.
+
+        Raises:
+            PeerLost, DeadlineExceeded, ClusterError: as `GlooHandle.wait`.
+        """
+        for handle in [each for each in self._open if not each.arriving]:
+            handle.wait(timeout_s)
+
     def _start(self, handle: GlooHandle, number: int) -> GlooHandle:
         # No local name here may hold the group: the error's traceback would keep it alive.
         self._open.add(handle)
@@ -212,7 +221,11 @@ class GlooTransport:
 
 
 class GlooHandle:
-    """Frames to or from some peers over Gloo: their works, and the buffers that those use."""
+    """Frames to or from some peers over Gloo: their works, and the buffers that those use.
+
+    When a connection breaks, Gloo tells all works on it except the one whose bytes are just
+    passing: a wait for that one ends at its deadline only.
+    """
 
     def __init__(
         self, owner: GlooTransport, frames: Mapping[int, torch.Tensor], *, arriving: bool
@@ -221,14 +234,14 @@ class GlooHandle:
             assert frame.dtype == torch.uint8 and frame.dim() == 1 and frame.is_contiguous()
         self._owner = owner
         self._frames = dict(frames)
-        self._arriving = arriving
+        self.arriving = arriving
         self._works: _Works = []
         self._over = False
 
     def start(self, group: Any, tag: int) -> tuple[int, RuntimeError] | None:
         """Hand all frames to `group`; return the peer and error of the first that it refuses."""
         peer = self._owner.rank
-        action = group.recv if self._arriving else group.send
+        action = group.recv if self.arriving else group.send
         try:
             for peer, frame in self._frames.items():
                 self._works.append((peer, action([frame], peer, tag)))
@@ -249,7 +262,7 @@ class GlooHandle:
             raise owner.fail(*failed, timeout_s=timeout_s)
         self._works.clear()
         self._over = True
-        if self._arriving:
+        if self.arriving:
             owner.counters.bytes_received += sum(each.numel() for each in self._frames.values())
         owner.release(self)
 
