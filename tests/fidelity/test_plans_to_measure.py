@@ -70,11 +70,11 @@ def map_of(*shapes):
 
 
 def test_a_map_is_measured_at_all_of_its_precisions_alone_and_with_every_exchange():
-    shapes = ("local", "local@b:int8", "batch:2:int8", "seq:2:full", "seq:2:C4:f16:shares=2/1")
+    shapes = ("local", "local:int8", "batch:2:int8", "seq:2:full", "seq:2:C4:f16:shares=2/1")
     found = [str(plan) for plan in compressions_of(map_of(*shapes), "0" * 64)]
     assert found == [
         "local:int8",
-        "seq:2:full:int8",
         "seq:2:C4:f16:shares=2/1",
+        "seq:2:full:int8",
         "seq:2:C4:f16:int8:shares=2/1",
     ]

@@ -11,6 +11,7 @@ from prism.models.families import has_sliding_window
 from prism.models.load import LoadedModel
 from prism.perfmap import PerformanceMap
 from prism.plan import Plan
+from prism.planner.precisions import covered_plans
 
 _NODES = 2
 
@@ -29,8 +30,7 @@ def measured_as(plan: Plan) -> Plan:
 def compressions_of(perf: PerformanceMap, fingerprint: str) -> tuple[Plan, ...]:
     """Return the lossy plans that a map covers, with their unequal parts, each once.
 
-    What a map has measured of a plan in float32 tells the planner what it costs at the other
-    precisions of the map too, so its answers are measured at all of them.
+    Those that the planner derives from measured ones, at other precisions, are among them.
 
     Args:
         perf: the map.
@@ -44,14 +44,8 @@ def compressions_of(perf: PerformanceMap, fingerprint: str) -> tuple[Plan, ...]:
             f"the performance map was measured on other weights ({perf.model_hash[:12]}, not "
             f"{fingerprint[:12]}); run `prism profile` on this model"
         )
-    covered = [measured_as(Plan.parse(shape)) for shape in perf.by_shape]
-    precisions = dict.fromkeys(plan.precision for plan in covered)
-    at_all = (
-        replace(plan, precision=precision)
-        for plan in covered
-        for precision in (precisions if plan.exchanges else (plan.precision,))
-    )
-    plans = tuple(dict.fromkeys(plan for plan in at_all if not plan.exact))
+    covered = map(measured_as, covered_plans(perf))
+    plans = tuple(dict.fromkeys(plan for plan in covered if not plan.exact))
     if not plans:
         raise MapError(
             "the performance map holds exact plans only, which lose nothing; profile lossy ones, "
