@@ -20,10 +20,9 @@ from studies.additions_pass import trying
 from studies.method_data import write_data
 from studies.method_measures import batches
 from studies.method_results import Results
-from studies.packages import StudyError
-from studies.real_models import add_cache, obtain, say
+from studies.real_models import obtain, say
+from studies.single_run import command_of, page_of, run_command
 
-from prism.errors import PrismError
 from prism.fidelity.samples import Samples, open_samples
 from prism.models.inputs import prepare
 from prism.models.load import LoadedModel, load
@@ -203,13 +202,7 @@ def page(content: Mapping[str, Any], trial: Trial) -> str:
             for _, key, form in columns
         ]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    setting = ", ".join(f"{name} {value}" for name, value in content["setting"].items())
-    used = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    origin = (
-        f"`{found['command']}` ({found['date']}; {used}; weights {found['fingerprint'][:12]})."
-        f" Setting: {setting}."
-    )
-    return "\n\n".join([f"# {trial.title}", trial.text, "\n".join(lines), origin]) + "\n"
+    return page_of(trial.title, trial.text, "\n".join(lines), content, _STAGE)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -222,11 +215,7 @@ def run(options: argparse.Namespace) -> None:
     samples = samples_of(name, loaded, options.cache, wanted, options.seed)
     setting = {"samples": len(samples), "means": trial.means, "seed": options.seed}
     results = Results(options.out / f"additions-{name}.json", name, setting, options.force)
-    command = (
-        f"python -m studies.additions {name} --samples {wanted} --seed {options.seed} "
-        f"--threads {options.threads}"
-    )
-    results.begin(_STAGE, loaded.fingerprint, command)
+    results.begin(_STAGE, loaded.fingerprint, command_of("additions", options, wanted))
     measure(loaded, samples, trial, results)
     path = results.path.with_suffix(".md")
     path.write_text(page(results.content, trial))
@@ -234,26 +223,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="What additions to Segment and Cluster Means are worth on an untrained model."
+    run_command(
+        "What additions to Segment and Cluster Means are worth on an untrained model.",
+        TRIALS,
+        run,
+        arguments,
     )
-    parser.add_argument("model", choices=TRIALS)
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), metavar="DIR")
-    add_cache(parser)
-    parser.add_argument("--samples", type=int, help="windows or images to measure")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of samples (default 0)")
-    parser.add_argument("--force", action="store_true", help="throw away what does not fit")
-    options = parser.parse_args(arguments)
-    if options.samples is not None and options.samples < 1:
-        parser.error(f"--samples must be at least 1, not {options.samples}")
-    torch.set_num_threads(options.threads)
-    try:
-        run(options)
-    except (StudyError, PrismError) as error:
-        parser.exit(2, f"{error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, "stopped; the same command goes on from here\n")
 
 
 if __name__ == "__main__":

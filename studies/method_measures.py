@@ -18,7 +18,7 @@ from studies.corpora import read_lines
 from studies.method_data import StudyData
 from torch.nn import functional
 
-from prism.fidelity.evaluate import answer
+from prism.fidelity.copies import answer
 from prism.fidelity.samples import Samples, open_samples
 from prism.models.load import LoadedModel
 from prism.plan import Plan

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from prism.fidelity.copies import Copies, answer
 from prism.fidelity.distributed import compare_distributed
-from prism.fidelity.evaluate import answer
 from prism.fidelity.samples import open_samples
 from prism.plan import Plan
 
@@ -29,10 +29,10 @@ def compared(vit, samples, change, plan=SEGMENTS, count=4):
     """Compare with a run whose logits were changed."""
 
     def run(plan, inputs):
-        output = answer(vit, plan, inputs)
+        output = answer(Copies(vit).of(plan), plan, inputs)
         return {"logits": change(output.logits.clone())}
 
-    (difference,) = compare_distributed(vit, samples, [plan], count, run)
+    (difference,) = compare_distributed(Copies(vit), samples, [plan], count, run)
     return difference
 
 
@@ -68,4 +68,14 @@ def test_what_is_no_number_does_not_agree(vit, samples):
         return {"logits": torch.where(logits == logits.min(), torch.nan, logits)}
 
     with pytest.raises(ValueError, match="gives NaN"):
-        compare_distributed(vit, samples, [SEGMENTS], 2, run)
+        compare_distributed(Copies(vit), samples, [SEGMENTS], 2, run)
+
+
+@pytest.mark.parametrize("text", ["local:int8", "seq:2:L2:int8"])
+def test_nodes_may_round_to_eight_bits_as_much_the_other_way(vit, samples, text):
+    plan = Plan.parse(text)
+    found = compared(vit, samples, lambda logits: logits, plan)
+    assert found.largest == 0 and 1e-3 < found.tolerance < 0.5
+    for factor, agrees in ((0.9, True), (1.1, False)):
+        change = 1 + factor * found.tolerance
+        assert compared(vit, samples, lambda logits, by=change: logits * by, plan).agrees is agrees

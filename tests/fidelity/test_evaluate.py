@@ -10,10 +10,14 @@ from tests.fidelity.models import text, tokenizer
 from torch.nn import functional
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from prism.errors import PlanError, RequestError
-from prism.fidelity.evaluate import answer, evaluate
+from prism.errors import PlanError, RequestError, UnsupportedPrecision
+from prism.fidelity.copies import Copies, answer
+from prism.fidelity.evaluate import evaluate
 from prism.fidelity.samples import Samples, open_samples
+from prism.models.inputs import prepare
 from prism.models.load import load
+from prism.models.precision import at_precision
+from prism.models.processor import has_bfloat16
 from prism.plan import Plan
 
 LOCAL = Plan()
@@ -213,8 +217,46 @@ def test_figures_are_of_their_own_sample(model, tmp_path):
 def test_exact_plans_lose_nothing(model, pictures):
     vit = model("ViTForImageClassification")
     plans = [Plan.parse(each) for each in ("local", "batch:2", "seq:2:full")]
-    for each in evaluate(vit, open_samples(pictures(), vit), plans):
+    found = evaluate(vit, open_samples(pictures(), vit), plans)
+    for each in found:
         assert (each.accuracy, each.drop, each.drop_high) == (1, 0, 0)
+    assert [each.plan for each in found] == ["local", "local", "seq:2:full"]
+
+
+@pytest.mark.parametrize("precision", ["half", "int8"])
+def test_a_precision_is_measured_against_float32_one_request_at_a_time(model, pictures, precision):
+    if precision == "half" and not has_bfloat16():
+        pytest.skip("this processor has no bfloat16")
+    vit = model("ViTForImageClassification")
+    samples = open_samples(pictures(40), vit)
+    shapes = (f"batch:2:{precision}", f"local@b:{precision}", f"seq:2:L2:{precision}")
+    alone, named, split = evaluate(vit, samples, [Plan.parse(each) for each in shapes], batch=7)
+    assert (alone.plan, split.plan) == (f"local:{precision}", f"seq:2:L2:{precision}")
+    assert named == alone
+    exact = torch.cat([each.logits.argmax(-1) for each in one_by_one(vit, samples, LOCAL)])
+    copy = at_precision(vit, precision)
+    with torch.inference_mode():
+        seen = torch.cat(
+            [
+                copy.model(**prepare(vit.info, samples.batch([row]), copy.model)).logits.argmax(-1)
+                for row in range(len(samples))
+            ]
+        )
+    assert alone.drop == pytest.approx((exact != seen).float().mean().item(), abs=1 / 40)
+    assert alone.drop_low <= alone.drop < alone.drop_high  # not exact by definition
+    assert split.drop >= 0 and split.drop_high > 0
+
+
+def test_a_precision_that_cannot_be_had_is_refused_before_any_work(model, pictures):
+    vit = load(model("ViTForImageClassification").info.source, "bfloat16")
+    asked = []
+    samples = counted(open_samples(pictures(), vit), asked)
+    with pytest.raises(UnsupportedPrecision, match="int8 is made of float32 weights"):
+        evaluate(vit, samples, [LOCAL, Plan.parse("seq:2:L2:int8")])
+    assert asked == []
+    plans = [LOCAL, *(Plan.parse(each) for each in ("seq:2:L2:int8", "local:int8"))]
+    usable, refused = Copies(vit).possible(plans)
+    assert usable == (LOCAL,) and list(refused) == ["seq:2:L2:int8", "local:int8"]
 
 
 class Stop(Exception):

@@ -14,6 +14,7 @@ from prism.fidelity.training_plans import (
     check_defaults,
     check_plans,
     default_plans,
+    trained_as,
 )
 from prism.models.families import family_of
 from prism.models.load import adopt
@@ -47,6 +48,8 @@ def test_default_plans_leave_out_what_a_family_or_a_length_does_not_have():
         ((), "ViTModel", "no plan to fine-tune for"),
         (("local",), "ViTModel", "local is exact"),
         (("seq:2:C4", "seq:2:full"), "ViTModel", "seq:2:full is exact"),
+        (("local:int8",), "ViTModel", "local:int8 exchanges no means"),
+        (("seq:2:full:half",), "ViTModel", "seq:2:full:half exchanges no means"),
         (("seq:2:C4:lag1",), "LlamaForCausalLM", "lag=1 is not supported"),
         (("seq:2:C4",), "Qwen2ForCausalLM-window", "sliding-window"),
     ],
@@ -61,6 +64,11 @@ def test_a_model_for_which_means_are_not_defined_has_no_default_plans():
     check_defaults(adopt(BY_NAME["ViTModel"].model()).info)
     with pytest.raises(PlanError, match="sliding-window layers.*--plans"):
         check_defaults(adopt(BY_NAME["Qwen2ForCausalLM-window"].model()).info)
+
+
+def test_steps_compute_in_float32_whatever_a_plan_is_measured_in():
+    plans = plans_of("seq:2:C4:int8", "seq:2:C4", "seq:2:C4:f16:half")
+    assert trained_as(plans) == plans_of("seq:2:C4", "seq:2:C4:f16")
 
 
 @given(st.integers(0, 2**32))

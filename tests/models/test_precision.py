@@ -129,8 +129,8 @@ def test_an_int8_product_errs_by_no_more_than_rounding_explains(rows, width, out
     weight = torch.randn(out, width, generator=generator)
     bias_O = torch.randn(out, generator=generator) if bias else None
     actual = Int8Linear(weight, bias_O)(x)
-    # One scale for all activations, of 7 or 8 bits, whose range holds 0; one per row of the weight.
-    step_x = (x.max().clamp(min=0) - x.min().clamp(max=0)) / 127
+    # One scale per row of activations, of 7 or 8 bits, from -1 to 1; one per row of the weight.
+    step_x = 2 * x.abs().amax(1, keepdim=True) / 127
     step_w = weight.abs().amax(1) / 127
     bound = (
         x.abs().sum(1)[:, None] * step_w / 2
@@ -138,6 +138,20 @@ def test_an_int8_product_errs_by_no_more_than_rounding_explains(rows, width, out
         + width * step_x * step_w / 2
     )
     assert ((actual - linear(x, weight, bias_O)).abs() <= bound + 1e-4).all()
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 40), st.integers(1, 60), st.integers(0, 99))
+def test_what_a_row_becomes_in_8_bits_depends_on_no_other_row(rows, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    # Rows of very different sizes, one of nothing: with a common scale the small would be lost.
+    x = torch.randn(2, rows, width, generator=generator) * torch.logspace(-4, 3, rows)[:, None]
+    x[0, 0] = 0.0
+    product = Int8Linear(torch.randn(7, width, generator=generator), torch.ones(7))
+    together = product(x)
+    alone = [[product(row[None])[0] for row in sample] for sample in x]
+    assert torch.equal(together, torch.stack([torch.stack(sample) for sample in alone]))
+    assert torch.equal(together[0, 0], torch.ones(7))
 
 
 @pytest.mark.parametrize("precision", ["half", "int8"])

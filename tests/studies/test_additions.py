@@ -186,7 +186,7 @@ def test_rotary_models_have_no_lag_and_two_ways_to_judge():
 def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path, capsys):
     (tmp_path / "additions-digits.json").write_text("{}")
     for arguments, message in (
-        (["--samples", "0"], "must be at least 1"),
+        (["--samples", "0"], "must be at least 2"),
         (["--samples", "2"], "another setting.*--force"),
     ):
         with pytest.raises(SystemExit) as refused:

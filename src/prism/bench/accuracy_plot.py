@@ -74,19 +74,20 @@ def draw_drops(path: Path, points: Sequence[DropPoint], metric: AccuracyMetric, 
 
     figure = Figure(figsize=(9.0, 5.2), layout="constrained")
     axes = figure.add_subplot()
-    series: dict[tuple[int, str, int, str], list[DropPoint]] = {}
+    series: dict[tuple[int, str, int, str, str], list[DropPoint]] = {}
     for point in points:
         plan = point.plan
         way = "full" if plan.means is None else plan.grouping
-        series.setdefault((plan.size, way, plan.lag, plan.wire), []).append(point)
+        series.setdefault((plan.size, way, plan.lag, plan.wire, plan.precision), []).append(point)
     sizes = sorted({size for size, *_ in series})
-    for index, ((size, group, lag, wire), members) in enumerate(sorted(series.items())):
+    for index, ((size, group, lag, wire, precision), members) in enumerate(sorted(series.items())):
         style = {
             "marker": _MARKERS[sizes.index(size) % len(_MARKERS)],
             "color": _COLOURS[group],
             "linestyle": "--" if lag else "-",
             "markerfacecolor": "white" if lag else _COLOURS[group],
-            "label": f"{size} nodes, {_WORDS[group]}{', lag' if lag else ''}, {wire}",
+            "label": f"{size} nodes, {_WORDS[group]}{', lag' if lag else ''}, {wire}"
+            + f", computed in {precision}" * (precision != "float32"),
         }
         _draw_series(axes, members, _ASIDE**index, style)
     _set_axes(axes, points, _LOST[metric])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,24 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prism.cli import output
-from prism.cli.arguments import (
-    MODEL_HELP,
-    NO_LABELS_HELP,
-    check_at_least,
-    check_file_place,
-    read_plans,
-)
+from prism.cli.arguments import MODEL_HELP, NO_LABELS_HELP, check_at_least, check_file_place
 from prism.cli.counting import counted
+from prism.cli.evaluate_plans import asked_plans, chosen_plans
 from prism.cli.evaluate_view import difference_lines, evaluation_document, print_evaluation
 from prism.errors import ConfigError, ModelError
 from prism.plan import WIRE_BYTES, Plan
 
 if TYPE_CHECKING:
+    from prism.fidelity.copies import Copies
     from prism.fidelity.distributed import Difference
     from prism.fidelity.samples import Samples
     from prism.fidelity.summary import Evaluated
     from prism.models.load import LoadedModel, ModelInfo
-    from prism.perfmap import PerformanceMap
 
 _SHORT = 8  # digits of a digest in a file's name
 DATA_HELP = (
@@ -82,7 +77,7 @@ def evaluate(
     """
     numbers = {"--limit": limit, "--length": length, "--batch": batch, "--threads": threads}
     check_at_least(1, {**numbers, "--check-distributed": check_distributed})
-    named, measured_map = _asked_plans(plans, perf)
+    named, measured_map = asked_plans(plans, perf)
     if plot:
         from prism.bench.plots import check_target
 
@@ -90,6 +85,7 @@ def evaluate(
     info = _describe(model, dtype, named or ())
     place = _place(info, out)
     from prism.fidelity.accuracy import Subject, check_replaceable, tell_map, write_table
+    from prism.fidelity.copies import Copies
     from prism.fidelity.samples import open_samples
 
     loaded = _load(info, dtype, threads)
@@ -98,7 +94,9 @@ def evaluate(
         samples = open_samples(
             data, loaded, length=length, limit=limit, seed=seed, labels=not no_labels
         )
-    work = _Work(loaded, samples, _all_plans(loaded, samples, named, measured_map), place)
+    copies = Copies(loaded)
+    chosen, left_out = chosen_plans(copies, samples, named, measured_map)
+    work = _Work(copies, samples, chosen, left_out, place)
     entries = _measure(work, batch)
     differences = _check_on_nodes(work, dtype, check_distributed) if check_distributed else ()
     if not all(each.agrees for each in differences):
@@ -113,12 +111,18 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is measured, and where the table goes."""
+    """What is measured, what is not and why, and where the table goes."""
 
-    loaded: LoadedModel
+    copies: Copies
     samples: Samples
     plans: tuple[Plan, ...]
+    left_out: Mapping[str, str]
     place: Path
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model, as it was loaded."""
+        return self.copies.loaded
 
     @property
     def partial(self) -> Path:
@@ -130,21 +134,6 @@ class _Work:
 
         identity = identity_of(self.loaded, self.samples)[:_SHORT]
         return self.place.with_name(f"{self.place.name}.{identity}.partial")
-
-
-def _asked_plans(
-    plans: str | None, perf: Path | None
-) -> tuple[tuple[Plan, ...] | None, PerformanceMap | None]:
-    """Return the plans that were named, or the map that has them; neither = the usual ones."""
-    if plans is not None and perf is not None:
-        raise ConfigError(f"--plans {plans} and --map {perf} both say what to measure; leave one")
-    if perf is None:
-        return read_plans(plans), None
-    from prism.perfmap import PerformanceMap
-
-    measured_map = PerformanceMap.load(perf)
-    check_file_place("--map", perf, "the result goes into the map, move it where you may write")
-    return None, measured_map
 
 
 def _describe(model: str, dtype: str, plans: Sequence[Plan]) -> ModelInfo:
@@ -189,23 +178,6 @@ def _load(info: ModelInfo, dtype: str, threads: int | None) -> LoadedModel:
         return load(info.source, dtype)
 
 
-def _all_plans(
-    loaded: LoadedModel,
-    samples: Samples,
-    named: tuple[Plan, ...] | None,
-    measured_map: PerformanceMap | None,
-) -> tuple[Plan, ...]:
-    """Return the plans to measure, counted, each once, `local` first."""
-    from prism.fidelity.plans_to_measure import compressions_of, usual_compressions
-
-    if measured_map is not None:
-        named = compressions_of(measured_map, loaded.fingerprint)
-    elif named is None:
-        named = usual_compressions(loaded, samples)
-    shapes = dict.fromkeys([str(Plan()), *(plan.shape for plan in named)])
-    return tuple(map(Plan.parse, shapes))
-
-
 def _measure(work: _Work, batch: int) -> tuple[Evaluated, ...]:
     from prism.fidelity.evaluate import evaluate
 
@@ -219,6 +191,7 @@ def _measure(work: _Work, batch: int) -> tuple[Evaluated, ...]:
                 batch=batch,
                 resume=work.partial,
                 advance=advance,
+                copies=work.copies,
             )
     except KeyboardInterrupt:
         print(
@@ -234,13 +207,14 @@ def _check_on_nodes(work: _Work, dtype: str, count: int) -> tuple[Difference, ..
     from prism.fidelity.distributed import compare_distributed
 
     target = read_target(None, needed=max(plan.size for plan in work.plans), threads=1)
-    plans = [plan for plan in work.plans if plan.exchanges]
+    plans = [plan for plan in work.plans if plan != Plan()]
     with output.progress(f"opening {target}"):
         opened = target.open()
     with opened as live, output.progress(f"comparing with {target}"):
-        model = live.load(work.loaded.info.source, dtype)
+        precisions = tuple(dict.fromkeys(plan.precision for plan in work.plans))
+        model = live.load(work.loaded.info.source, dtype, precisions=precisions)
         return compare_distributed(
-            *(work.loaded, work.samples, plans, count),
+            *(work.copies, work.samples, plans, count),
             lambda plan, inputs: model(plan=str(plan), **inputs),
         )
 
@@ -281,6 +255,7 @@ def _show(
                 **evaluation_document(entries, exchanged, work.samples),
                 "length": length,
                 "distributed": [asdict(each) for each in differences],
+                "left_out": work.left_out,
             }
         )
         return

@@ -28,7 +28,7 @@ _BESIDE = {
     "language": ("perplexity,\nto exact", "perplexity_ratio", "{:.3f}x"),
 }
 _MEANING = {
-    "accuracy": "drop: accuracy lost against local on the same samples",
+    "accuracy": "drop: accuracy lost against local, in float32, on the same samples",
     "agreement": "drop: answers that are not the exact ones; no more accuracy than that is lost",
     "embedding": "drop: 1 - mean cosine with the exact embedding",
     "language": "drop: next tokens that are not the exact ones",
@@ -75,7 +75,7 @@ def print_evaluation(
             f"{100 * entry.accuracy:.2f}",
             f"{100 * entry.drop:.2f} ({100 * low:.2f} to {100 * high:.2f})",
             form.format(entry.extras[key]) if key in entry.extras else "-",
-            f"{exchanged[entry.plan]:,}",
+            f"{exchanged[entry.plan]:,}" if exchanged[entry.plan] else "-",
         )
     output.print_table(table)
     skipped = f", {samples.skipped} skipped that cannot be used" if samples.skipped else ""

@@ -124,20 +124,20 @@ class Variant:
                 self._call_base = self._backend.prepare(replace(self.loaded, model=model))
             call = self._call_base
         output = (call if self.hooked or not partitioned else model)(**prepared)
-        return _float32(output) if self.loaded.precision == "half" else output
+        return as_float32(output) if self.loaded.precision == "half" else output
 
 
-def _float32(output: Any) -> Any:
+def as_float32(output: Any) -> Any:
     """Return a model's output with its halves widened, in place where it is a transformers one."""
     if isinstance(output, torch.Tensor):
         return output.float() if output.is_floating_point() else output
     if isinstance(output, tuple | list):
-        return type(output)(_float32(each) for each in output)
+        return type(output)(as_float32(each) for each in output)
     if is_dataclass(output) and isinstance(output, dict):  # a ModelOutput
         for field in fields(output):
             value = getattr(output, field.name)
             if value is not None:
-                setattr(output, field.name, _float32(value))
+                setattr(output, field.name, as_float32(value))
     return output
 
 

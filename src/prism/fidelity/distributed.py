@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from prism.fidelity.answers import comparable_values, compare, read_answers
-from prism.fidelity.evaluate import answer
+from prism.fidelity.copies import Copies, answer
 from prism.fidelity.samples import Samples
 from prism.models.load import LoadedModel
 from prism.plan import Plan
@@ -46,12 +46,12 @@ class Difference:
 
 
 def compare_distributed(
-    loaded: LoadedModel, samples: Samples, plans: Sequence[Plan], count: int, run: Run
+    copies: Copies, samples: Samples, plans: Sequence[Plan], count: int, run: Run
 ) -> tuple[Difference, ...]:
     """Run samples on node processes and compare their answers with those of this process.
 
     Args:
-        loaded: the model.
+        copies: of the model, at the precisions of the plans.
         samples: the first `count` are run, one by one.
         plans: compared one after the other.
         count: how many samples; more than there are = all.
@@ -60,27 +60,41 @@ def compare_distributed(
     Raises:
         RequestError: an answer holds NaN.
         ClusterError: as `run` does.
+        UnsupportedPrecision: the model cannot be had at a plan's precision here.
     """
     rows = range(min(count, len(samples)))
-    return tuple(_compare(loaded, samples, plan, rows, run) for plan in plans)
+    return tuple(_compare(copies, samples, plan, rows, run) for plan in plans)
 
 
-def _compare(
-    loaded: LoadedModel, samples: Samples, plan: Plan, rows: range, run: Run
-) -> Difference:
-    largest, equal = 0.0, 0
+def _compare(copies: Copies, samples: Samples, plan: Plan, rows: range, run: Run) -> Difference:
+    loaded = copies.of(plan)
+    in_float32 = replace(plan, precision="float32")
+    largest, rounded, equal = 0.0, 0.0, 0
     for row in rows:
         inputs = samples.batch([row], plan.least_length)
         here, there = answer(loaded, plan, inputs), run(plan, inputs)
-        here_values, there_values = (
-            comparable_values(loaded.info, output, inputs).cpu() for output in (here, there)
-        )
-        scale = float(here_values.abs().max()) or 1.0
-        largest = max(largest, float((here_values - there_values).abs().max()) / scale)
+        largest = max(largest, _difference(loaded, here, there, inputs))
         equal += _same(loaded, here, there, inputs)
-    tolerance = _tolerance(loaded, plan)
+        if plan.precision != "float32":
+            exact = answer(copies.of(in_float32), in_float32, inputs)
+            rounded = max(rounded, _difference(loaded, here, exact, inputs))
+    # What a precision rounds here, nodes may round the other way: their sums are ordered otherwise.
+    tolerance = max(_tolerance(loaded, plan), 2 * rounded)
     agrees = largest <= tolerance or (plan.grouping == "clusters" and equal == len(rows))
     return Difference(plan.shape, len(rows), equal, largest, tolerance, agrees)
+
+
+def _difference(
+    loaded: LoadedModel,
+    here: Mapping[str, Any],
+    there: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+) -> float:
+    """Return the largest difference of two answers, relative to the largest value of the first."""
+    ours, theirs = (
+        comparable_values(loaded.info, output, inputs).cpu() for output in (here, there)
+    )
+    return float((ours - theirs).abs().max()) / (float(ours.abs().max()) or 1.0)
 
 
 def _same(

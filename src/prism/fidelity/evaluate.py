@@ -8,17 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from prism.errors import RequestError
 from prism.fidelity.answers import Answers, compare, read_answers
+from prism.fidelity.copies import Copies, answer
 from prism.fidelity.labels import largest_batch
 from prism.fidelity.measured import Measured, Rows
+from prism.fidelity.plans_to_measure import measured_as
 from prism.fidelity.samples import Samples
 from prism.fidelity.summary import Evaluated, summarise
-from prism.models.inputs import check_plan_of_family, prepare
+from prism.models.inputs import check_plan_of_family
 from prism.models.load import LoadedModel
-from prism.models.virtual import virtual
 from prism.perfmap.schema import AccuracyMetric
 from prism.plan import Plan
 from prism.version import VERSION
@@ -36,6 +35,7 @@ def evaluate(
     batch: int = 8,
     resume: Path | None = None,
     advance: Callable[[], object] = lambda: None,
+    copies: Copies | None = None,
 ) -> tuple[Evaluated, ...]:
     """Return what each plan is worth against the exact answers to the same samples.
 
@@ -43,25 +43,32 @@ def evaluate(
     `agreement` without labels, `language` for a causal language model, else `embedding`.
 
         for each batch of equally long samples: exact = answers of the model
-            for each plan: note compare(exact, answers under the plan) for each sample
+            for each plan: note compare(exact, answers under the plan) for each sample,
+                           given by the model at the plan's precision
         for each plan: summarise its rows
 
     Args:
         loaded: the model.
         samples: at least one.
-        plans: of different shapes; those that split nothing inside the model lose nothing.
+        plans: of different shapes. Those that exchange nothing inside the model are one measurement
+            by precision, which is called `local`, `local:half` or `local:int8`.
         batch: samples per forward call, at most; changes no figure.
         resume: file that keeps what was measured, so that a stopped evaluation goes on from it.
             It stays until the caller removes it, once the result is kept.
         advance: called once per sample, those measured before included.
+        copies: of the model, where somebody has them; None = made here, and dropped at the end.
 
     Raises:
+        UnsupportedPrecision: the model cannot be had at a plan's precision, before any work.
         PlanError: a plan is not defined for the model.
         RequestError: the model cannot take the samples, a plan needs more tokens, or two plans
             are the same.
         MapError: `resume` cannot be written.
     """
     _check_plans(loaded, plans)
+    copies = copies or Copies(loaded)
+    for plan in plans:
+        copies.of(plan)
     longest = samples.check_lengths(loaded.info, plans)
     first = first_answer(loaded, samples)
     metric = metric_of(first, samples)
@@ -69,7 +76,7 @@ def evaluate(
     order: list[int] = []
     try:
         for rows in samples.equal_batches(_batch_size(loaded, longest, first, batch)):
-            _measure(loaded, samples, plans, rows, len(order), measured)
+            _measure(copies, samples, plans, rows, len(order), measured)
             order += rows
             measured.save_soon()
             for _ in rows:
@@ -78,7 +85,7 @@ def evaluate(
         measured.save()
     return tuple(
         summarise(plan, metric, _in_order(measured.rows(plan.shape), order), samples.name, longest)
-        for plan in plans
+        for plan in map(measured_as, plans)
     )
 
 
@@ -96,19 +103,6 @@ def metric_of(answers: Answers, samples: Samples) -> AccuracyMetric:
     return "accuracy" if labelled else answers.metric
 
 
-def answer(loaded: LoadedModel, plan: Plan, inputs: Mapping[str, Any]) -> Any:
-    """Return what the model gives under a plan, in this process.
-
-    Args:
-        loaded: the model.
-        plan: what is computed; `local` is the unmodified model.
-        inputs: as a caller gives them.
-    """
-    prepared = prepare(loaded.info, inputs, loaded.model)
-    with torch.inference_mode(), virtual(loaded.model, plan, prepared.get("attention_mask")):
-        return loaded.model(**prepared)
-
-
 def _answers(loaded: LoadedModel, plan: Plan, inputs: Mapping[str, Any]) -> Answers:
     return read_answers(loaded.info, answer(loaded, plan, inputs), inputs)
 
@@ -123,7 +117,7 @@ def first_answer(loaded: LoadedModel, samples: Samples) -> Answers:
 
 
 def _measure(
-    loaded: LoadedModel,
+    copies: Copies,
     samples: Samples,
     plans: Sequence[Plan],
     rows: Sequence[int],
@@ -132,15 +126,15 @@ def _measure(
 ) -> None:
     """Note the figures of one batch, which comes after so many, for every plan that lacks them."""
     by_tokens = defaultdict(list)
-    for plan in plans:
+    for plan in dict.fromkeys(map(measured_as, plans)):
         if len(measured.rows(plan.shape)) < before + len(rows):
             by_tokens[_least_tokens(samples, rows, plan)].append(plan)
     labels_B = None if samples.labels is None else samples.labels[list(rows)]
     for least, missing in by_tokens.items():
         inputs = samples.batch(rows, least)
-        exact = _answers(loaded, _NONE, inputs)
+        exact = _answers(copies.loaded, _NONE, inputs)
         for plan in missing:
-            lossy = _answers(loaded, plan, inputs) if plan.exchanges else exact
+            lossy = exact if plan == _NONE else _answers(copies.of(plan), plan, inputs)
             measured.add(plan.shape, before, compare(exact, lossy, labels_B))
 
 

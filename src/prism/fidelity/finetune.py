@@ -19,7 +19,8 @@ from prism.fidelity.accuracy import FILE_NAME, Subject, write_table
 from prism.fidelity.answers import compare, read_answers
 from prism.fidelity.augmentation import Transform
 from prism.fidelity.checkpoint import FOLDER, Checkpoint, interrupts_held_back
-from prism.fidelity.evaluate import answer, evaluate, first_answer
+from prism.fidelity.copies import answer
+from prism.fidelity.evaluate import evaluate, first_answer
 from prism.fidelity.output import BEFORE_NAME, check_out, publish, write_model
 from prism.fidelity.sample_set import Samples
 from prism.fidelity.summary import Evaluated, summarise

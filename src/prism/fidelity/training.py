@@ -32,7 +32,7 @@ from prism.fidelity.distillation import answer_of, distance, label_loss
 from prism.fidelity.labels import largest_batch
 from prism.fidelity.sample_set import Samples
 from prism.fidelity.schedule import rate_factor, rows_of_step
-from prism.fidelity.training_plans import Sandwich
+from prism.fidelity.training_plans import Sandwich, trained_as
 from prism.models.inputs import prepare
 from prism.models.load import LoadedModel
 from prism.models.virtual import virtual
@@ -148,7 +148,7 @@ class Training:
         self._samples = samples
         self._settings = settings
         self._transform = transform
-        self._sandwich = Sandwich(settings.plans, settings.unequal)
+        self._sandwich = Sandwich(trained_as(settings.plans), settings.unequal)
         self._rate = settings.rate_for(self.model)
         self._optimizer = torch.optim.AdamW(_parameter_groups(self.model), lr=self._rate)
 

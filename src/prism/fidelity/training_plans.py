@@ -7,7 +7,7 @@ smallest, the most compressed plan; and one at random. The ends hold what lies b
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from prism.errors import PlanError
@@ -73,12 +73,18 @@ def check_plans(plans: Sequence[Plan], info: ModelInfo) -> None:
     if not plans:
         raise PlanError("there is no plan to fine-tune for; name at least one, such as seq:2:C10")
     for plan in plans:
-        if plan.exact:
+        if not plan.compressed:
+            reason = "is exact" if plan.exact else "exchanges no means"
             raise PlanError(
-                f"{plan} is exact, there is nothing to fine-tune for it; name plans with means, "
+                f"{plan} {reason}, there is nothing to fine-tune for it; name plans with means, "
                 f"such as seq:2:C10"
             )
         check_plan_of_family(info.family, info.config, plan)
+
+
+def trained_as(plans: Iterable[Plan]) -> tuple[Plan, ...]:
+    """Return what steps compute for plans, each once: in float32, whatever they are measured in."""
+    return tuple(dict.fromkeys(replace(plan, precision="float32") for plan in plans))
 
 
 @dataclass(frozen=True)
