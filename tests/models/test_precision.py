@@ -15,6 +15,7 @@ from prism.models import precision as precisions
 from prism.models import processor
 from prism.models.int8 import Int8Linear
 from prism.models.load import adopt
+from prism.models.packed import PackedLinear, can_pack
 from prism.models.precision import at_precision, own_bytes
 from prism.plan import Plan
 
@@ -102,6 +103,19 @@ def test_int8_rounds_the_products_of_the_blocks_and_shares_the_rest():
 def test_int8_of_gpt2_replaces_its_transposed_products():
     copy = at_precision(adopt(BY_NAME["GPT2LMHeadModel"].model()), "int8").model
     assert not any(isinstance(module, Conv1D) for module in copy.modules())
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 24), (2, 7, 24), (3, 0, 24), (5, 24)])
+def test_packed_halves_multiply_to_the_same_bits(shape):
+    if not can_pack(torch.device("cpu")):
+        pytest.skip("this torch packs no weights")
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(40, 24, generator=generator).bfloat16()
+    bias = torch.randn(40, generator=generator).bfloat16()
+    x = torch.randn(shape, generator=generator).bfloat16()
+    with torch.inference_mode():
+        assert torch.equal(PackedLinear(weight, bias)(x), linear(x, weight, bias))
+        assert torch.equal(PackedLinear(weight, None)(x), linear(x, weight))
 
 
 def test_weights_that_are_tied_stay_tied():

@@ -50,7 +50,8 @@ def node(
         str, typer.Option(help="Meter: auto, none, ina3221, nvml, rapl, pi5, model:..., replay:...")
     ] = "auto",
     backend: Annotated[
-        str, typer.Option(help="What runs models: eager, compile, openvino, onnxruntime or auto.")
+        str,
+        typer.Option(help="What runs models: eager, packed, compile, openvino, onnxruntime, auto."),
     ] = "eager",
     emulate_half: Annotated[
         bool, typer.Option(help="Allow half precision on a processor that only emulates it.")

@@ -12,7 +12,7 @@ from prism.engine.strategies import STRATEGIES
 from prism.engine.strategy import Job, Ran
 from prism.engine.variant import Variant
 from prism.errors import PlanError, UnsupportedPrecision
-from prism.models.backends import EAGER, Backend
+from prism.models.backends import BACKENDS, EAGER, Backend, choose
 from prism.models.inputs import main_input
 from prism.models.instrument import never
 from prism.models.load import LoadedModel
@@ -47,36 +47,39 @@ class Engine:
     Args:
         loaded: the model; its blocks are hooked until `close`.
         node: this node's name, for the records.
-        backend: makes the model callable.
+        backend: name of what makes the model callable, or `auto`. What it does not do, other
+            precisions or parts of sequences, eager does.
         emulate: see `models.precision.at_precision`.
 
     Attributes:
         loaded: the model. Nobody runs its copies' original, so that they can be made at any time.
         node: this node's name.
-        backend: name of the backend. What it cannot run, a precision or parts of sequences, eager
-            runs.
+        backend: name of the backend that runs the weights as loaded.
 
     Raises:
         UnsupportedModel: the model is laid out differently from its family.
+        UnsupportedPrecision: the backend cannot run the model here; says why.
+        ConfigError: no backend has this name.
     """
 
     def __init__(
         self,
         loaded: LoadedModel,
         node: str = "node0",
-        backend: Backend = EAGER,
+        backend: str = EAGER.name,
         *,
         emulate: bool = False,
     ) -> None:
         self.loaded = loaded
         self.node = node
-        self.backend = backend.name
-        self._backend = backend
+        self._asked = backend
         self._emulate = emulate
         self._main_input = main_input(loaded.info)
         # Shares all tensors, and is neither hooked nor running while copies of it are made.
         self._original: LoadedModel | None = at_precision(loaded, "float32")
-        self._variants: dict[Precision, Variant] = {loaded.precision: Variant(loaded, backend)}
+        first = Variant(loaded, choose(backend, loaded))
+        self.backend = first.backend
+        self._variants: dict[Precision, Variant] = {loaded.precision: first}
 
     @property
     def precisions(self) -> Mapping[Precision, int]:
@@ -97,7 +100,7 @@ class Engine:
                 f"model again with other precisions"
             )
         made = at_precision(self._original, precision, emulate=self._emulate)
-        self._variants = {**self._variants, precision: Variant(made, self._backend)}
+        self._variants = {**self._variants, precision: Variant(made, self._backend_for(made))}
 
     def keep(self, precisions: Collection[Precision]) -> None:
         """Let go of the float32 weights if they are not among these; no others can be made then.
@@ -163,6 +166,11 @@ class Engine:
         batch = int(inputs[self._main_input].shape[0]) + (rest.rows if rest else 0)
         record = self._record(plan, batch, length, total_s, ran, variant)
         return Execution(ran.output, record, ran.first_wait_s)
+
+    def _backend_for(self, made: LoadedModel) -> Backend:
+        """Return what runs a copy: what was asked for, or eager where that has other precisions."""
+        asked = BACKENDS.get(self._asked)
+        return EAGER if asked is not None and asked.obstacle(made) else choose(self._asked, made)
 
     def close(self) -> None:
         """Take the hooks off the model and let go of the frames. Safe to call twice."""

@@ -43,10 +43,8 @@ class Variant:
     """
 
     def __init__(self, loaded: LoadedModel, backend: Backend) -> None:
-        self._backend = backend
         self._call = backend.prepare(loaded)
-        self._call_base: Callable[..., Any] | None = None
-        self.loaded = loaded
+        self.loaded = replace(loaded, origin=None)
         self.backend = backend.name
         self.hooked = backend.hooked
         self.device = next(loaded.model.parameters()).device
@@ -112,18 +110,16 @@ class Variant:
     def _called(self, prepared: Mapping[str, Any], base_only: bool, partitioned: bool) -> Any:
         """Call the model, or only what is below its head, with the inputs that this takes.
 
-        A part of a sequence is computed by the hooked blocks, whatever the backend.
+        A part of a sequence is computed by the hooked blocks, whatever the backend, and what is
+        below the head by the model itself.
         """
         model: Any = self.loaded.model
-        call: Any = self._call
+        call: Any = self._call if self.hooked or not partitioned else model
         if base_only:
-            model = model.base_model
-            known = inspect.signature(model.forward).parameters
+            call = model.base_model
+            known = inspect.signature(call.forward).parameters
             prepared = {key: prepared[key] for key in prepared if key in known}
-            if self._call_base is None:
-                self._call_base = self._backend.prepare(replace(self.loaded, model=model))
-            call = self._call_base
-        output = (call if self.hooked or not partitioned else model)(**prepared)
+        output = call(**prepared)
         return as_float32(output) if self.loaded.precision == "half" else output
 
 

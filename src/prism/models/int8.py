@@ -70,7 +70,8 @@ class Int8Linear(nn.Module):
         result_SO: torch.Tensor = torch.ops.quantized.linear_dynamic(
             scaled_SD, self._packed, self._reduce_range
         )
-        result_RO = result_SO[:-2].mul_(largest_R1)
-        if self._bias_O is not None:
-            result_RO += self._bias_O
+        if self._bias_O is None:
+            result_RO = result_SO[:-2].mul_(largest_R1)
+        else:
+            result_RO = torch.addcmul(self._bias_O, result_SO[:-2], largest_R1)
         return result_RO.view(*x.shape[:-1], self.out_features)

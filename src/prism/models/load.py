@@ -75,12 +75,14 @@ class LoadedModel:
         fingerprint: SHA-256 of configuration and weights; equal on nodes that agree, and that of
             the original on copies at another precision.
         precision: at which it computes.
+        origin: the float32 model that a copy was made of, for who converts it once more.
     """
 
     info: ModelInfo
     model: PreTrainedModel
     fingerprint: str
     precision: Precision = "float32"
+    origin: LoadedModel | None = None
 
 
 def describe(source: str) -> ModelInfo:

@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from prism.errors import UnsupportedPrecision
 from prism.models.int8 import Int8Linear, engine
 from prism.models.load import LoadedModel
+from prism.models.packed import PackedLinear, can_pack
 from prism.models.processor import free_memory_bytes, half_dtype, has_bfloat16
-from prism.models.sites import sites_of
+from prism.models.products import products_of, weight_and_bias
 from prism.plan import Precision
 
 # Left for everything else: activations, inputs on their way, other programs.
@@ -60,13 +60,15 @@ def at_precision(
         instead = _int8(loaded, device)
     else:
         instead = {}
-    return replace(loaded, model=_copied(model, instead), precision=precision)
+    origin = None if precision == "float32" else loaded
+    return replace(loaded, model=_copied(model, instead), precision=precision, origin=origin)
 
 
 def own_bytes(loaded: LoadedModel) -> int:
     """Return the bytes of a model's weights; tensors that it uses twice count once."""
     tensors = {each.data_ptr(): each for each in _tensors(loaded.model)}
-    packed = (each.nbytes for each in loaded.model.modules() if isinstance(each, Int8Linear))
+    modules = loaded.model.modules()
+    packed = (each.nbytes for each in modules if isinstance(each, Int8Linear | PackedLinear))
     return sum(each.nbytes for each in tensors.values()) + sum(packed)
 
 
@@ -79,9 +81,19 @@ def _halves(loaded: LoadedModel, device: torch.device, emulate: bool) -> dict[in
     parameters = [each for each in loaded.model.parameters() if each.is_floating_point()]
     _check_memory(loaded, "half", device, sum(each.nbytes for each in parameters) / 2)
     dtype = half_dtype(device)
-    return {
-        id(each): nn.Parameter(each.detach().to(dtype), requires_grad=False) for each in parameters
+    products = products_of(loaded) if can_pack(device) else []
+    packed = {id(module): _packed(module, dtype) for module in products}
+    inside = {id(each) for module in products for each in module.parameters()}
+    return packed | {
+        id(each): nn.Parameter(each.detach().to(dtype), requires_grad=False)
+        for each in parameters
+        if id(each) not in inside
     }
+
+
+def _packed(module: Any, dtype: torch.dtype) -> PackedLinear:
+    weight_OI, bias_O = weight_and_bias(module)
+    return PackedLinear(weight_OI.to(dtype), None if bias_O is None else bias_O.to(dtype))
 
 
 def _int8(loaded: LoadedModel, device: torch.device) -> dict[int, Any]:
@@ -89,26 +101,13 @@ def _int8(loaded: LoadedModel, device: torch.device) -> dict[int, Any]:
         raise UnsupportedPrecision(
             f"torch has no int8 matrix products for {device.type} here; use half"
         )
-    blocks = [site.block for site in sites_of(loaded.info.family, loaded.model)]
-    products = [
-        module
-        for block in blocks
-        for module in block.modules()
-        if isinstance(module, nn.Linear | Conv1D)
-    ]
+    products = products_of(loaded)
     if not products:
         raise UnsupportedPrecision(
-            f"{type(blocks[0]).__name__} has no matrix products that torch can round; use half"
+            f"the blocks of {_name(loaded)} have no matrix products that torch can round; use half"
         )
     _check_memory(loaded, "int8", device, sum(each.weight.numel() for each in products))
-    return {id(module): _rounded(module) for module in products}
-
-
-def _rounded(module: Any) -> Int8Linear:
-    weight = module.weight.detach()
-    # GPT-2's Conv1D is a matrix product that keeps its weight the other way round.
-    weight_OI = weight.T.contiguous() if isinstance(module, Conv1D) else weight
-    return Int8Linear(weight_OI, None if module.bias is None else module.bias.detach())
+    return {id(module): Int8Linear(*weight_and_bias(module)) for module in products}
 
 
 def _copied(model: Any, instead: dict[int, Any]) -> Any:

@@ -17,7 +17,6 @@ from transformers.utils import logging as transformers_logging
 from prism.control import messages as control
 from prism.engine.engine import Engine
 from prism.errors import Cancelled, ClusterError, UnsupportedPrecision
-from prism.models.backends import EAGER, Backend
 from prism.models.load import load
 from prism.node.memory import return_freed_memory
 from prism.node.tasks import Reply, Task, Tasks
@@ -34,7 +33,7 @@ class Loader:
         name: of the node.
         device: torch device of the weights.
         tasks: what is asked of the node.
-        backend: makes models callable.
+        backend: name of what makes models callable.
         emulate: allow half precision on a processor that emulates it.
     """
 
@@ -43,7 +42,7 @@ class Loader:
         name: str,
         device: str,
         tasks: Tasks,
-        backend: Backend = EAGER,
+        backend: str,
         *,
         emulate: bool = False,
     ) -> None:

@@ -19,7 +19,7 @@ from prism.control.delivery import DIRECT, Delivery
 from prism.control.keys import Secret
 from prism.energy import meter
 from prism.errors import ClusterError
-from prism.models.backends import BACKENDS, EAGER
+from prism.models.backends import EAGER, check_backend
 from prism.node.compute import COMPUTED, Computer
 from prism.node.groups import Groups
 from prism.node.hardware import address_towards, facts_of, pick_device
@@ -43,7 +43,7 @@ class NodeConfig:
         outlives_coordinator: wait for the next coordinator when this one closes.
         delivery: how control messages get to the coordinator and here.
         factory: makes the transports to the other nodes.
-        backend: what runs models; a key of `prism.models.backends.BACKENDS`.
+        backend: what runs models; see `prism.models.backends`.
         emulate_half: allow half precision on a processor that emulates it.
     """
 
@@ -64,13 +64,14 @@ class Node:
     """Does what the coordinator asks for.
 
     Raises:
-        ConfigError: the coordinator's address or the device cannot be used.
+        ConfigError: the coordinator's address, the device or the backend cannot be used.
     """
 
     def __init__(self, config: NodeConfig) -> None:
         host, port = control.host_and_port(config.coordinator)
         address = address_towards(host, port)
         device = pick_device(config.device)
+        check_backend(config.backend)
         self._connection = Connection(
             config.coordinator,
             config.secret,
@@ -84,7 +85,7 @@ class Node:
             config.name,
             device,
             self._tasks,
-            BACKENDS[config.backend],
+            config.backend,
             emulate=config.emulate_half,
         )
         self._computer = Computer(

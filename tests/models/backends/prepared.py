@@ -1,12 +1,9 @@
 """Models made callable for tests; skips what is not installed, saying so."""
 
-import copy
-from dataclasses import replace
-
 import pytest
-import torch
 
 from prism.models.backends import BACKENDS
+from prism.models.precision import at_precision
 
 
 def prepared(name, loaded):
@@ -19,5 +16,5 @@ def prepared(name, loaded):
 
 
 def at_half(loaded):
-    """Return a copy in bfloat16."""
-    return replace(loaded, model=copy.deepcopy(loaded.model).to(torch.bfloat16), precision="half")
+    """Return a copy in bfloat16, on every processor."""
+    return at_precision(loaded, "half", emulate=True)

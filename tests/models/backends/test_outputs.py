@@ -52,6 +52,15 @@ def test_rows_that_may_attend_to_nothing_spoil_no_other(name, backend):
     assert difference(found, expected, inputs["attention_mask"]) <= TOLERANCE["float32"]
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_packed_products_give_what_eager_gives(case):
+    loaded = adopt(case.model())
+    call = prepared("packed", loaded)
+    untouched = loaded.model(**case.inputs())
+    assert_like_eager(call, loaded, case)
+    assert torch.equal(loaded.model(**case.inputs())[0], untouched[0])
+
+
 @pytest.mark.parametrize("name", ["ViTForImageClassification", "BertModel"])
 def test_half_gives_what_eager_gives_at_half(name):
     case = BY_NAME[name]

@@ -58,7 +58,7 @@ def test_eager_is_the_model_itself():
 
 
 def test_an_unknown_backend_is_refused_with_the_ones_there_are():
-    with pytest.raises(ConfigError, match="no backend 'tensorrt'; use eager, compile, .*auto"):
+    with pytest.raises(ConfigError, match="no backend 'tensorrt'; use eager, packed, .*auto"):
         choose("tensorrt", adopt(VIT.model()))
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import sysconfig
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import nn
 
 from prism.models.backends.base import Call
 from prism.models.backends.failure import named_failure
+from prism.models.backends.instead import instead
 from prism.models.backends.rehearsal import rehearse
 from prism.models.instrument import leave_uncompiled
 from prism.models.load import LoadedModel
@@ -41,8 +42,8 @@ class CompileBackend:
 
     def obstacle(self, loaded: LoadedModel) -> str:
         """Return why this model cannot run so here; see `Backend.obstacle`."""
-        if loaded.precision == "int8":
-            return "compile does not make kernels of 8-bit products; use eager for int8"
+        if loaded.precision != "float32":
+            return f"the products of {loaded.precision} are kernels already; use eager for it"
         if next(loaded.model.parameters()).device.type == "cuda":
             if importlib.util.find_spec("triton") is None:
                 return "compile needs triton on GPUs: pip install triton"
@@ -77,22 +78,8 @@ class _CompiledBlocks:
     def __call__(self, **inputs: Any) -> Any:
         with ExitStack() as undo:
             for block, forward in self._blocks:
-                undo.callback(_instead(block, forward))
+                undo.callback(instead(block, forward))
             return self._model(**inputs)
-
-
-def _instead(block: nn.Module, forward: Callable[..., Any]) -> Callable[[], None]:
-    """Give a block another forward, inside its hooks; return what takes it away."""
-    before = block.__dict__.get("forward")
-    block.__dict__["forward"] = forward
-
-    def undo() -> None:
-        if before is None:
-            del block.__dict__["forward"]
-        else:
-            block.__dict__["forward"] = before
-
-    return undo
 
 
 @contextmanager

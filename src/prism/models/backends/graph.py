@@ -7,10 +7,8 @@ as `position_ids` or `output_hidden_states`, to the model itself.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +88,7 @@ class _Flat(nn.Module):
 
 
 def graph_of(loaded: LoadedModel) -> Graph:
-    """Return a float32 model as a graph; `half` weights are widened in a copy.
+    """Return a model as a graph in float32, whatever the precision of this copy of it.
 
     Raises:
         UnsupportedPrecision: its output holds more than tensors.
@@ -100,8 +98,7 @@ def graph_of(loaded: LoadedModel) -> Graph:
     inputs = (main, *_optional(loaded, known))
     # A cache would be built and thrown away.
     options = {"use_cache": False} if "use_cache" in known else {}
-    model = loaded.model if loaded.precision == "float32" else _widened(loaded.model)
-    flat = _Flat(model, inputs, options)
+    flat = _Flat((loaded.origin or loaded).model, inputs, options)
     example = tuple(_example(loaded, name) for name in inputs)
     with tracing():
         output = flat.named(example)
@@ -217,14 +214,3 @@ def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     wide = torch.float32 if tensor.is_floating_point() else torch.int64
     array: np.ndarray[Any, Any] = tensor.to(wide).contiguous().numpy()
     return array
-
-
-def _widened(model: nn.Module) -> nn.Module:
-    """Return a float32 copy of a model, without its hooks, which belong to whoever runs it."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        if hasattr(module, "config"):
-            memo[id(module.config)] = module.config
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            memo[id(hooks)] = OrderedDict()
-    return copy.deepcopy(model, memo).float()

@@ -9,10 +9,17 @@ from prism.models.backends.compile import CompileBackend
 from prism.models.backends.eager import EagerBackend
 from prism.models.backends.onnxruntime import OnnxRuntimeBackend
 from prism.models.backends.openvino import OpenVinoBackend
+from prism.models.backends.packed import PackedBackend
 
 EAGER: Backend = EagerBackend()
 AUTO = "auto"
 BACKENDS: Mapping[str, Backend] = {
     backend.name: backend
-    for backend in (EAGER, CompileBackend(), OpenVinoBackend(), OnnxRuntimeBackend())
+    for backend in (
+        EAGER,
+        PackedBackend(),
+        CompileBackend(),
+        OpenVinoBackend(),
+        OnnxRuntimeBackend(),
+    )
 }

@@ -22,6 +22,7 @@ from prism.plan import Precision
 # output, real tokens only. Halves and 8-bit integers are rounded in other places.
 TOLERANCE: Mapping[Precision, float] = {"float32": 1e-4, "half": 5e-2, "int8": 1e-1}
 _ROUNDS = 5
+_SLOW_TO_LOAD = ("compile",)  # minutes
 _LONGEST_S = 5.0
 # Faster than eager by less than this is no reason to leave it.
 _WORTH = 0.02
@@ -68,7 +69,8 @@ def choose(name: str, loaded: LoadedModel) -> Prepared:
     """Prepare a model with the backend of a name, or for `auto` with the one that is fastest here.
 
     What it prepares has given eager's outputs on a sample, within `TOLERANCE`. `auto` leaves out
-    what cannot run the model, and keeps eager unless another gains something.
+    what cannot run the model, and `compile`, which takes minutes to load, and keeps eager unless
+    another gains something.
 
     Raises:
         ConfigError: no backend has this name.
@@ -80,6 +82,8 @@ def choose(name: str, loaded: LoadedModel) -> Prepared:
     able: list[Prepared] = []
     refused: dict[str, str] = {}
     for backend in BACKENDS.values():
+        if backend.name in _SLOW_TO_LOAD:
+            continue
         try:
             able.append(_checked(backend, loaded))
         except UnsupportedPrecision as error:
