@@ -70,7 +70,7 @@ def main() -> None:
     ):
         model = cluster.load(options.model)
         settings = Settings(segments=(10,), budget_s=options.budget_s)
-        perf = profile(ProfiledModel(cluster, model), settings, status.update)
+        perf = profile(ProfiledModel(cluster, model, ("float32",)), settings, status.update)
         # Random weights have no accuracy to lose, so the lossy plans are allowed by name.
         model.use_map(perf, allow=plans)
         results = walk(cluster, model, plans, options.rounds, status.update)

@@ -92,7 +92,8 @@ def contest(
     model = cluster.load(source)
     profiled_over = str(lab.link)
     settings = Settings(segments=(10,), budget_s=read_seconds("--budget", options.budget))
-    perf = profile(ProfiledModel(cluster, model), settings, lambda text: tell(f"{source}: {text}"))
+    profiled = ProfiledModel(cluster, model, ("float32",))
+    perf = profile(profiled, settings, lambda text: tell(f"{source}: {text}"))
     # Random weights have no accuracy to lose, so the lossy plans are allowed by name.
     model.use_map(perf, allow=plans)
     results = walk(

@@ -47,7 +47,7 @@ def live(tmp_path_factory):
     options = {"threads": 1, "link": LINK, "energy": "model:idle=2,busy=7"}
     with prism.local_cluster(nodes=2, **options) as cluster:
         model = cluster.load(model_path())
-        bench = ProfiledModel(cluster, model)
+        bench = ProfiledModel(cluster, model, ("float32",))
         perf = Profiler(bench, SETTINGS, path, lambda progress: None, prism.__version__).run()
         yield SimpleNamespace(cluster=cluster, model=model, path=path, perf=perf)
 

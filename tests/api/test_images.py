@@ -112,7 +112,7 @@ def test_links_are_estimated_from_what_really_crossed_them(model):
 
 
 def test_a_profile_asks_every_node_what_coding_takes(cluster, model):
-    coding = ProfiledModel(cluster, model).coding
+    coding = ProfiledModel(cluster, model, ("float32",)).coding
     assert [each.node for each in coding] == ["node0", "node1"]
     for each in coding:
         assert each.compress_per_byte_s > 0 and each.decompress_per_byte_s > 0

@@ -3,7 +3,7 @@
 import pytest
 
 from prism.api.profiling import ProfiledModel
-from prism.plan import Plan
+from prism.plan import PRECISIONS, Plan
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -22,8 +22,9 @@ def loaded(cluster, vit):
         model.unload()
 
 
-def test_by_default_the_precisions_are_those_that_nodes_were_told_to_hold(cluster, loaded):
-    assert ProfiledModel(cluster, loaded()).precisions == ("float32",)
+def test_by_default_the_precisions_are_those_that_plans_may_have(cluster, loaded):
+    bench = ProfiledModel(cluster, loaded())
+    assert {*bench.precisions, *bench.refused} == set(PRECISIONS)
     bench = ProfiledModel(cluster, loaded(["float32", "int8"]))
     assert (bench.precisions, bench.refused) == (("float32", "int8"), {})
     record = bench.run(Plan.parse("local:int8"), 1, bench.lengths[0])

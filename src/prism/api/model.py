@@ -26,7 +26,7 @@ from prism.models.load import ModelInfo
 from prism.models.outputs import settle_form
 from prism.output_form import FULL, OutputForm
 from prism.perfmap import ClusterIdentity, PerformanceMap
-from prism.plan import Objective, Plan, Precision
+from prism.plan import PRECISIONS, Objective, Plan, Precision
 from prism.planner import Decision, Wanted
 from prism.record import LinkState, Response, RunRecord
 
@@ -50,7 +50,8 @@ class DistributedModel:
     Attributes:
         info: the model's description.
         dtype: dtype of the weights.
-        precisions: that the nodes were told to keep it in.
+        precisions: that plans may have: those that the nodes keep it in, or any where none were
+            named.
         last_record: what the last answered request cost; None before the first.
         last_decision: how its plan was chosen; None when the caller named it.
     """
@@ -65,7 +66,7 @@ class DistributedModel:
     ) -> None:
         self.info = info
         self.dtype = dtype
-        self.precisions: tuple[Precision, ...] = tuple(precisions or ("float32",))
+        self.precisions: tuple[Precision, ...] = tuple(precisions or PRECISIONS)
         self.last_record: RunRecord | None = None
         self.last_decision: Decision | None = None
         self._number = number

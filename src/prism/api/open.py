@@ -9,6 +9,7 @@ from prism.emulation.link import LinkShape
 from prism.errors import ConfigError
 from prism.launch.cluster_file import read_config
 from prism.launch.opening import open_devices, open_local
+from prism.models.backends import check_backend
 
 _MOST_NODES = 64
 
@@ -42,6 +43,7 @@ def local_cluster(
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, not {threads}")
     LinkShape.parse(link)
+    check_backend(backend)
     return Cluster(open_local(nodes, threads, link, device, energy, backend))
 
 
@@ -60,4 +62,5 @@ def connect(path: str | Path, timeout_s: float = 60.0, min_nodes: int | None = N
         ClusterError: too few nodes joined in time.
     """
     config = read_config(Path(path))
+    check_backend(config.backend)
     return Cluster(open_devices(config, timeout_s, min_nodes or config.min_nodes))

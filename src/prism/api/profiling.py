@@ -28,7 +28,7 @@ class ProfiledModel:
     Args:
         cluster: the nodes.
         model: loaded on them.
-        precisions: to measure, float32 first; None = those that its nodes were told to hold.
+        precisions: to measure, float32 first; None = all that its plans may have.
 
     Attributes:
         refused: by precision that some node cannot compute at, why not; such are not measured.

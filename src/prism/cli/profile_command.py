@@ -61,7 +61,7 @@ def profile(
     ] = None,
     precisions: Annotated[
         str | None,
-        typer.Option(help="Of the computation, separated by commas: float32,int8."),
+        typer.Option(help="Of the computation: float32,int8; default all that nodes can."),
     ] = None,
     passes: Annotated[int, typer.Option(help="About how many forward passes.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -118,7 +118,7 @@ def _profile(
     from prism.profiler import Profiler
 
     with waiting(f"loading {source}"):
-        bench = ProfiledModel(live, live.load(source, dtype, settings.precisions))
+        bench = ProfiledModel(live, live.load(source, dtype), settings.precisions)
     for precision, reason in bench.refused.items():
         print(f"{precision} is left out: {reason}", file=sys.stderr)
     with profile_view.shown_progress() as tell:

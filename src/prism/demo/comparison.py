@@ -16,6 +16,7 @@ import torch
 from prism.bench.contest import plans_at
 from prism.errors import ConfigError
 from prism.fidelity.metrics import wilson_interval
+from prism.models.int8 import engine
 from prism.plan import Plan
 from prism.profiler.turns import take_turns
 from prism.record import RunRecord
@@ -115,7 +116,9 @@ def plans_for(nodes: int) -> tuple[Plan, ...]:
     if nodes < 2:
         raise ConfigError(f"the demo compares one node with several; give 2 or more, not {nodes}")
     several = [f"batch:{nodes}", *(f"seq:{nodes}:{each}" for each in _SEQUENCES)]
-    return tuple(map(Plan.parse, ("local", *several)))
+    # One node again, computing in 8 bits, where torch can do that.
+    alone = ["local", "local:int8"] if engine() else ["local"]
+    return tuple(map(Plan.parse, (*alone, *several)))
 
 
 def requests_for(images: int, plans: Sequence[Plan]) -> int:

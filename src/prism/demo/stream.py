@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from prism.api.profiling import ProfiledModel
 from prism.bench.contest import Step, StepResult, run_step
 from prism.perfmap import PerformanceMap
-from prism.plan import Objective, Plan
+from prism.plan import Objective, Plan, Precision
 from prism.profiler import Profiler, Progress, Settings
 from prism.profiler.points import plans_together
 from prism.version import VERSION
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TRACE = ((100, 1), (100, 16), (20, 16), (5, 2), (20, 8), (300, 2), (300, 16), (50, 12))
 LATENCY = "3ms"
 Tell = Callable[[str, int, int], None]
+_PRECISIONS: tuple[Precision, ...] = ("float32",)  # the fixed plans have no other
 _SETTINGS = Settings(batches=(1, 4, 16), segments=(10,), passes=110, held_out=4)
 ROUNDS = 3
 
@@ -87,7 +88,7 @@ def _profile(cluster: Cluster, model: DistributedModel, tell: Tell) -> Performan
         tell(f"profile: {progress.doing}", progress.total, progress.done)
 
     with TemporaryDirectory(prefix="prism-") as scratch:
-        bench = ProfiledModel(cluster, model)
+        bench = ProfiledModel(cluster, model, _PRECISIONS)
         path = Path(scratch) / "performance-map.json"
         return Profiler(bench, _SETTINGS, path, report, VERSION).run()
 
