@@ -164,7 +164,7 @@ def ours(loaded: LoadedModel, made: dict[str, dict[str, float]]) -> dict[str, Ca
 def measure(
     contenders: dict[str, Call], loaded: LoadedModel, batch: int, rounds: int, console: Console
 ) -> list[dict[str, Any]]:
-    """Return a row per contender: seconds, speed-up over plain transformers, error of its output."""
+    """Return a row per contender: seconds, speed-up over plain transformers, its output's error."""
     inputs = synthetic_inputs(loaded.info, batch, loaded.info.shape.max_length)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     expected = contenders[PLAIN](inputs)[0]

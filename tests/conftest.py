@@ -27,6 +27,7 @@ _TOGETHER = ("bench/lab",)
 _FIRST = ("cli", "api", "packaging", "launch", "node", "bench/lab", "distributed", "fidelity")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks for the groups in the same hook
 def pytest_collection_modifyitems(config, items):
     """Have each of several workers run whole files, the longest first."""
     if not config.pluginmanager.hasplugin("xdist"):

@@ -1,7 +1,7 @@
 """The models in memory, and the thread that brings them in and lets go of them.
 
-Loading takes seconds, and so does making other precisions; on a thread of its own, which gets the
-processor only while nothing is computed, it keeps no request waiting.
+Loading takes seconds; on a thread of its own it keeps no request waiting. Other precisions are made
+by another one yet, which gets the processor while nothing is computed: requests are no slower.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import queue
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from transformers.utils import logging as transformers_logging
 
@@ -96,7 +97,6 @@ class Loader:
         self._queue.put(True)
 
     def _work(self) -> None:
-        _give_way()
         # The node's output is a log, one sentence per line.
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         while (item := self._queue.get()) is not None:
@@ -116,7 +116,7 @@ class Loader:
         if engine is None:
             loaded = load(message.source, message.dtype, self._device)
             engine = Engine(loaded, self._name, self._backend, emulate=self._emulate)
-        refused = _add(engine, message.precisions)
+        refused = _added(engine, message.precisions)
         with self._changing:
             if task.unwanted:
                 raise Cancelled(f"model {message.model} was given up while it was loaded")
@@ -132,22 +132,31 @@ class Loader:
         return answer, ()
 
 
-def _add(engine: Engine, precisions: Sequence[Precision]) -> dict[Precision, str]:
+def _added(engine: Engine, precisions: Sequence[Precision]) -> dict[Precision, str]:
     """Bring an engine to these precisions; return those it cannot have, each with the reason.
 
     Raises:
         UnsupportedPrecision: it can have none of them.
     """
     refused: dict[Precision, str] = {}
+    missing = [each for each in precisions if each not in engine.precisions]
+    if missing:
+        with ThreadPoolExecutor(1, "prism-precision", _give_way) as behind:
+            behind.submit(_add_each, engine, missing, refused).result()
+    if refused and len(refused) == len(precisions):
+        raise UnsupportedPrecision("; ".join(refused.values()))
+    engine.keep(precisions)
+    return refused
+
+
+def _add_each(
+    engine: Engine, precisions: Sequence[Precision], refused: dict[Precision, str]
+) -> None:
     for precision in precisions:
         try:
             engine.add(precision)
         except UnsupportedPrecision as error:
             refused[precision] = str(error)
-    if refused and len(refused) == len(precisions):
-        raise UnsupportedPrecision("; ".join(refused.values()))
-    engine.keep(precisions)
-    return refused
 
 
 def _give_way() -> None:
