@@ -34,6 +34,7 @@ from prism.models.inputs import prepare
 from prism.models.load import LoadedModel, load
 from prism.models.synthetic import synthetic_inputs
 from prism.node.hardware import hardware_name
+from prism.node.memory import keep_freed_memory
 from prism.plan import PRECISIONS, Plan, Precision
 from prism.profiler.turns import take_turns
 
@@ -44,6 +45,7 @@ Call = Callable[[Inputs], Any]
 
 def main() -> None:
     options = parse()
+    keep_freed_memory()  # as nodes do
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     console = Console(stderr=True)

@@ -242,7 +242,7 @@ def test_a_precision_is_measured_against_float32_one_request_at_a_time(model, pi
                 for row in range(len(samples))
             ]
         )
-    assert alone.drop == pytest.approx((exact != seen).float().mean().item(), abs=1 / 40)
+    assert alone.drop == pytest.approx((exact != seen).float().mean().item(), abs=1.5 / 40)
     assert alone.drop_low <= alone.drop < alone.drop_high  # not exact by definition
     assert split.drop >= 0 and split.drop_high > 0
 

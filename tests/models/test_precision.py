@@ -135,16 +135,25 @@ def test_frequencies_of_rotary_models_stay_float32():
 
 @settings(max_examples=30)
 @given(
-    st.integers(1, 40), st.integers(1, 60), st.integers(1, 30), st.booleans(), st.integers(0, 99)
+    st.integers(0, 40),
+    st.integers(1, 60),
+    st.integers(1, 30),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 99),
 )
-def test_an_int8_product_errs_by_no_more_than_rounding_explains(rows, width, out, bias, seed):
+def test_an_int8_product_errs_by_no_more_than_rounding_explains(
+    rows, width, out, bias, by_row, seed
+):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, width, generator=generator)
     weight = torch.randn(out, width, generator=generator)
     bias_O = torch.randn(out, generator=generator) if bias else None
-    actual = Int8Linear(weight, bias_O)(x)
-    # One scale per row of activations, of 7 or 8 bits, from -1 to 1; one per row of the weight.
-    step_x = 2 * x.abs().amax(1, keepdim=True) / 127
+    actual = Int8Linear(weight, bias_O, by_row=by_row)(x)
+    # Scales of activations, of 7 or 8 bits, have as much room below 0 as above; those of the weight
+    # are one per row.
+    largest_R1 = x.abs().amax(1, keepdim=True)
+    step_x = 2 * (largest_R1 if by_row or not rows else largest_R1.amax()) / 127
     step_w = weight.abs().amax(1) / 127
     bound = (
         x.abs().sum(1)[:, None] * step_w / 2
@@ -161,7 +170,7 @@ def test_what_a_row_becomes_in_8_bits_depends_on_no_other_row(rows, width, seed)
     # Rows of very different sizes, one of nothing: with a common scale the small would be lost.
     x = torch.randn(2, rows, width, generator=generator) * torch.logspace(-4, 3, rows)[:, None]
     x[0, 0] = 0.0
-    product = Int8Linear(torch.randn(7, width, generator=generator), torch.ones(7))
+    product = Int8Linear(torch.randn(7, width, generator=generator), torch.ones(7), by_row=True)
     together = product(x)
     alone = [[product(row[None])[0] for row in sample] for sample in x]
     assert torch.equal(together, torch.stack([torch.stack(sample) for sample in alone]))

@@ -1,9 +1,12 @@
 """Matrix products of 8-bit integers, with torch's own kernels.
 
-Weights are rounded once, per output channel; activations in every call, row by row: each by its own
-largest value. Rows differ much in size, the first token of a text most of all, and with one scale
-for all, as in torch's own dynamic modules, the largest leaves the others few steps. What a row
-becomes so depends on no other row: a batch, and a part of a sequence, are rounded like the whole.
+Weights are rounded once, per output channel; activations in every call, in one of two ways:
+
+- all rows by one scale, as torch's own dynamic modules do: fastest, enough where rows are alike;
+- row by row, each by its own largest value, which takes a sixth longer. The first token of a text
+  is so much larger than the others that with one scale it leaves these few steps. What a row
+  becomes then depends on no other row: batches and parts of a sequence are rounded like the whole.
+
 Sums are exact, in 32 bits; bias and result are float32.
 """
 
@@ -34,13 +37,16 @@ class Int8Linear(nn.Module):
     Args:
         weight_OI: of a Linear, float32.
         bias_O: likewise, or None.
+        by_row: whether each row of the activations has a scale of its own.
 
     Attributes:
         in_features, out_features: as those of a Linear.
         nbytes: of the rounded weights, their scales and the bias.
     """
 
-    def __init__(self, weight_OI: torch.Tensor, bias_O: torch.Tensor | None) -> None:
+    def __init__(
+        self, weight_OI: torch.Tensor, bias_O: torch.Tensor | None, *, by_row: bool
+    ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight_OI.shape
         scale_O = weight_OI.abs().amax(1).clamp_(min=_TINY) / _LARGEST
@@ -50,8 +56,11 @@ class Int8Linear(nn.Module):
             # torch wants to drop tensors that carry their scale, but its kernels take no others.
             warnings.filterwarnings("ignore", "torch.quantize_per", UserWarning)
             rounded = torch.quantize_per_channel(weight_OI, scale_O, zero_O, 0, torch.qint8)
-            self._packed: Any = torch.ops.quantized.linear_prepack(rounded, None)
+            # Rows of different scales get the bias once they have the same again.
+            inside = None if by_row else bias_O
+            self._packed: Any = torch.ops.quantized.linear_prepack(rounded, inside)
         self._bias_O = bias_O
+        self._by_row = by_row
         # Without these instructions sums of two products are kept in 16 bits, which full-range
         # activations could overflow.
         self._reduce_range = not (has("avx512_vnni") or has("avx_vnni"))
@@ -59,6 +68,16 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `x @ weight.T + bias`."""
+        if not x.numel():  # the kernels want a row
+            return x.new_empty(*x.shape[:-1], self.out_features)
+        if self._by_row:
+            return self._rounded_by_row(x)
+        result: torch.Tensor = torch.ops.quantized.linear_dynamic(
+            x, self._packed, self._reduce_range
+        )
+        return result
+
+    def _rounded_by_row(self, x: torch.Tensor) -> torch.Tensor:
         rows_RD = x.reshape(-1, self.in_features)
         # Twice as fast as the largest of the absolute values, many times as a norm.
         largest_R1 = torch.maximum(rows_RD.amax(1, keepdim=True), -rows_RD.amin(1, keepdim=True))

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from prism.errors import UnsupportedPrecision
+from prism.models.inputs import main_input
 from prism.models.int8 import Int8Linear, engine
 from prism.models.load import LoadedModel
 from prism.models.packed import PackedLinear, can_pack
@@ -107,7 +108,9 @@ def _int8(loaded: LoadedModel, device: torch.device) -> dict[int, Any]:
             f"the blocks of {_name(loaded)} have no matrix products that torch can round; use half"
         )
     _check_memory(loaded, "int8", device, sum(each.weight.numel() for each in products))
-    return {id(module): Int8Linear(*weight_and_bias(module)) for module in products}
+    # Patches are alike; a text has tokens, its first above all, that are far larger than others.
+    by_row = main_input(loaded.info) != "pixel_values"
+    return {id(module): Int8Linear(*weight_and_bias(module), by_row=by_row) for module in products}
 
 
 def _copied(model: Any, instead: dict[int, Any]) -> Any:
