@@ -43,7 +43,8 @@ def array_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """Return a tensor that a model gave as an array of its protocol datatype."""
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
-    return tensor.detach().numpy()
+    array: np.ndarray[Any, Any] = tensor.detach().numpy()
+    return array
 
 
 def read_binary(

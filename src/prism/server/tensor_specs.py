@@ -53,8 +53,8 @@ def input_specs(info: ModelInfo) -> tuple[TensorSpec, ...]:
         shape = (_ANY, int(info.config.num_channels), *image_size(info.config))
         return (TensorSpec(name, types, shape),)
     if name == "input_features":
-        shape = (_ANY, info.config.num_mel_bins, 2 * info.config.max_source_positions)
-        return (TensorSpec(name, _FLOATS, shape),)
+        frames = 2 * int(info.config.max_source_positions)
+        return (TensorSpec(name, _FLOATS, (_ANY, int(info.config.num_mel_bins), frames)),)
     architecture: Any = info.architecture
     taken = inspect.signature(architecture.forward).parameters
     others = [each for each in ("attention_mask", "token_type_ids") if each in taken]
@@ -85,7 +85,8 @@ def _run(model: DistributedModel, spec: TensorSpec, shape: list[int]) -> dict[st
         value = torch.full(shape, min(_TOKEN, int(model.info.config.vocab_size) - 1))
     else:
         value = torch.zeros(shape)
-    output = model(plan="local", **{spec.name: value})
+    inputs: dict[str, Any] = {spec.name: value}
+    output = model(plan="local", **inputs)
     return {name: each for name, each in output.items() if isinstance(each, torch.Tensor)}
 
 
