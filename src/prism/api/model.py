@@ -153,12 +153,10 @@ class DistributedModel:
         behind: int = 0,
         **inputs: Any,
     ) -> ResponseFuture:
-        """Hand in one request, and go on; arguments as those of a call, and one more.
+        """Hand in one request, and go on; arguments as those of a call.
 
-        Args:
-            plan, objective, deadline_s, output, inputs: as of a call.
-            behind: requests that the caller holds back until nodes are free; the planner counts
-                them as waiting.
+        One more, `behind`, says how many others the caller holds back until nodes are free: the
+        planner counts them as waiting.
 
         Returns:
             The response to come. Its `cancel` drops the work on the nodes too; its result raises
