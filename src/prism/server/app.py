@@ -24,8 +24,6 @@ from prism.server.served import Models
 from prism.server.settings import Settings
 from prism.version import VERSION
 
-_EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
-
 
 def create_app(
     models: Models,
@@ -52,13 +50,13 @@ def create_app(
 
     # The pages that FastAPI makes of the description load scripts from elsewhere.
     app = FastAPI(title="prism", version=VERSION, docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(Gate, settings=settings, closing=context.closing)
+    app.add_middleware(Gate, context=context)
     app.include_router(open_inference.router(context))
 
     @app.get("/metrics", response_class=Response)
     async def exposition() -> Response:
         """Return all metrics in Prometheus' text format."""
-        return Response(metrics.exposition(), headers={"Content-Type": _EXPOSITION})
+        return Response(metrics.exposition(), headers={"Content-Type": metrics.content_type})
 
     for kind in (Refusal, PrismError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _refuse)

@@ -77,7 +77,8 @@ def read_binary(
         if (bits > 1).any():
             raise BadRequest(f"{name} is BOOL, whose bytes are 0 or 1, and holds {bits.max()}")
         return bits.astype(bool).reshape(shape)
-    return np.frombuffer(raw, dtype=dtype).reshape(shape).copy()
+    array: np.ndarray[Any, Any] = np.frombuffer(raw, dtype=dtype).reshape(shape).copy()
+    return array
 
 
 def read_strings(name: str, count: int, raw: memoryview) -> list[bytes]:

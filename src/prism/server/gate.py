@@ -10,6 +10,7 @@ Refused requests cost no more than what was read of them, and a slow client keep
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from prism.server.closing import Closing
+from prism.server.context import Context
 from prism.server.errors import (
     Busy,
     Refusal,
@@ -27,7 +28,6 @@ from prism.server.errors import (
     WrongKey,
     error_document,
 )
-from prism.server.settings import Settings
 
 # Whoever watches over the server has no key.
 _OPEN = ("/v2/health/live", "/v2/health/ready")
@@ -40,14 +40,14 @@ class Gate:
 
     Args:
         app: that answers them.
-        settings: the keys and limits.
-        closing: of the server.
+        context: the keys, the limits, the metrics and whether the server closes.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, closing: Closing) -> None:
+    def __init__(self, app: ASGIApp, context: Context) -> None:
         self._app = app
-        self._settings = settings
-        self._closing = closing
+        self._context = context
+        self._settings = context.settings
+        self._closing = context.closing
         self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,19 +56,21 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        held = _Held(self)
+        held, sent = _Held(self), _Sent(send)
+        begun_s = time.monotonic()
         try:
             self._check(scope["path"], headers)
             body = await self._arrive(receive, headers, held)
-            await self._answer(scope, _Replay(body, receive), send)
+            await self._answer(scope, _Replay(body, receive), sent)
         except _Gone:
             return
         except Refusal as refusal:
             document = error_document(scope["path"], refusal)
             response = JSONResponse(document, refusal.status, refusal.headers)
-            await response(scope, receive, send)
+            await response(scope, receive, sent)
         finally:
             held.release()
+            self._count(scope, sent.status, time.monotonic() - begun_s)
 
     def hold(self, nbytes: int) -> None:
         """Count bytes of bodies as being in memory; fewer with a negative number.
@@ -79,6 +81,16 @@ class Gate:
         if nbytes > 0 and self._held_bytes + nbytes > self._settings.most_arriving_bytes:
             raise Busy(_RETRY_AFTER_S, "the requests that are arriving fill the memory; try again")
         self._held_bytes += nbytes
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request that has its response; a client that went away has none."""
+        if not status:
+            return
+        # Routes put both there; a request that was refused before has come to none.
+        route = getattr(scope.get("route"), "path", "")
+        name = scope.get("path_params", {}).get("name") or scope.get("state", {}).get("model", "")
+        model = name if name in self._context.models else ""
+        self._context.metrics.request_ended(model, route, status, seconds)
 
     def _check(self, path: str, headers: Headers) -> None:
         if path not in _OPEN and not self._settings.keys.accept(headers.get("authorization", "")):
@@ -148,16 +160,9 @@ class Gate:
 
         return unpack
 
-    async def _answer(self, scope: Scope, replay: _Replay, send: Send) -> None:
+    async def _answer(self, scope: Scope, replay: _Replay, sent: _Sent) -> None:
         """Run the application until it has answered, the client is gone or the time is over."""
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        answering = asyncio.ensure_future(self._app(scope, replay, watched))
+        answering = asyncio.ensure_future(self._app(scope, replay, sent))
         leaving = asyncio.ensure_future(replay.disconnected())
         try:
             with self._closing.working(answering):
@@ -166,7 +171,7 @@ class Gate:
                     answering.cancel()
                 await answering
         except asyncio.CancelledError:
-            if self._closing.expired and not started:
+            if self._closing.expired and not sent.status:
                 raise Busy(_RETRY_AFTER_S, "the server closed before this was answered") from None
             if not leaving.done():
                 raise
@@ -181,6 +186,18 @@ class Gate:
 
 class _Gone(Exception):  # noqa: N818 - nobody is there to be told
     """The client went away before its request had arrived."""
+
+
+class _Sent:
+    """Sends a response, and remembers its status; 0 = there is none yet."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        self.status = message.get("status", self.status)
+        await self._send(message)
 
 
 class _Held:

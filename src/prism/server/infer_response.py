@@ -109,7 +109,6 @@ def cost_of(answered: Answered) -> dict[str, str | float | int]:
     are `batch_rows`; it is left out where not every node measured.
     """
     record = with_cluster_energy(answered.record)
-    queue_s = answered.queue_s + record.queue_s
     cost: dict[str, str | float | int] = {
         "plan": str(record.plan),
         "nodes": "+".join([record.node, *record.per_node]),
@@ -117,7 +116,7 @@ def cost_of(answered: Answered) -> dict[str, str | float | int]:
         "outcome": record.outcome,
         "measured_ms": _milliseconds(record.total_s - record.queue_s),
         **_parts(record),
-        "queue_ms": _milliseconds(queue_s),
+        "queue_ms": _milliseconds(answered.queue_s),
     }
     if record.setback:
         cost["setback"] = record.setback
