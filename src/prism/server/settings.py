@@ -1,0 +1,30 @@
+"""Limits and defaults of a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from prism.server.keys import ApiKeys
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Limits and defaults of a server.
+
+    Attributes:
+        keys: that requests must bring one of; none = everybody may ask.
+        most_body_bytes: longest body of a request, unpacked.
+        most_json_bytes: longest JSON in one; tensors beyond come as binary data.
+        most_arriving_bytes: of all bodies together that are arriving or being worked on.
+        body_timeout_s: longest time that a body may take to arrive.
+        drain_s: longest time between being told to stop and having stopped.
+    """
+
+    keys: ApiKeys = field(default_factory=ApiKeys)
+    most_body_bytes: int = 64 * _MIB
+    most_json_bytes: int = 16 * _MIB
+    most_arriving_bytes: int = 512 * _MIB
+    body_timeout_s: float = 60.0
+    drain_s: float = 30.0
