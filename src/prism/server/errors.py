@@ -8,6 +8,8 @@ Refusal                      status, message, headers
 ├── TooLarge         413
 ├── UnknownEncoding  415     a Content-Encoding that cannot be read
 └── Busy             503     the queue is full, or the server is closing; says when to come back
+
+What prism itself raises becomes one of these by `refusal_of`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from prism.plan import Objective
 from prism.server.keys import ApiKeys
 
 _MIB = 1 << 20
@@ -14,6 +15,7 @@ class Settings:
     """Limits and defaults of a server.
 
     Attributes:
+        objective: what plans are chosen for where a request says only a part of it.
         keys: that requests must bring one of; none = everybody may ask.
         most_body_bytes: longest body of a request, unpacked.
         most_json_bytes: longest JSON in one; tensors beyond come as binary data.
@@ -22,6 +24,7 @@ class Settings:
         drain_s: longest time between being told to stop and having stopped.
     """
 
+    objective: Objective = Objective()
     keys: ApiKeys = field(default_factory=ApiKeys)
     most_body_bytes: int = 64 * _MIB
     most_json_bytes: int = 16 * _MIB
