@@ -43,7 +43,8 @@ def array_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """Return a tensor that a model gave as an array of its protocol datatype."""
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
-    return tensor.detach().numpy()
+    array: np.ndarray[Any, Any] = tensor.detach().numpy()
+    return array
 
 
 def read_binary(
@@ -76,7 +77,8 @@ def read_binary(
         if (bits > 1).any():
             raise BadRequest(f"{name} is BOOL, whose bytes are 0 or 1, and holds {bits.max()}")
         return bits.astype(bool).reshape(shape)
-    return np.frombuffer(raw, dtype=dtype).reshape(shape).copy()
+    array: np.ndarray[Any, Any] = np.frombuffer(raw, dtype=dtype).reshape(shape).copy()
+    return array
 
 
 def read_strings(name: str, count: int, raw: memoryview) -> list[bytes]:

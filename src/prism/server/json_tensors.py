@@ -91,9 +91,7 @@ def to_json(array: np.ndarray[Any, Any]) -> list[Any]:
         try:
             return [each.decode() for each in array.flat]
         except UnicodeDecodeError as error:
-            raise BadRequest(
-                "an output holds bytes that are no text; ask for binary data"
-            ) from error
+            raise BadRequest("an output holds no text; ask for binary data") from error
     values: list[Any] = array.ravel().tolist()
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return [value if np.isfinite(value) else None for value in values]

@@ -13,7 +13,7 @@ from prism.api.model import DistributedModel
 from prism.errors import ConfigError
 from prism.models.load import ModelInfo
 from prism.server.errors import UnknownModel
-from prism.server.tensor_specs import TensorSpec
+from prism.server.tensor_specs import TensorSpec, input_specs, output_specs
 
 # What a URL's path can hold as it stands.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -36,6 +36,20 @@ class Served:
     info: ModelInfo
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+
+    @classmethod
+    def of(cls, name: str, model: DistributedModel) -> Served:
+        """Return a loaded model under a name, with its tensors; runs it on small inputs.
+
+        Raises:
+            ClusterError: no node could answer.
+        """
+        return cls(name, model, model.info, input_specs(model.info), output_specs(model))
+
+    @property
+    def ready(self) -> bool:
+        """Whether some node can answer, even if only one is left."""
+        return bool(self.model.nodes)
 
 
 class Models(Mapping[str, Served]):

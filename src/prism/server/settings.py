@@ -21,6 +21,8 @@ class Settings:
         most_json_bytes: longest JSON in one; tensors beyond come as binary data.
         most_arriving_bytes: of all bodies together that are arriving or being worked on.
         body_timeout_s: longest time that a body may take to arrive.
+        queue_rows: most rows that wait for a model.
+        most_rows: of a batch that requests are joined to.
         drain_s: longest time between being told to stop and having stopped.
     """
 
@@ -30,4 +32,6 @@ class Settings:
     most_json_bytes: int = 16 * _MIB
     most_arriving_bytes: int = 512 * _MIB
     body_timeout_s: float = 60.0
+    queue_rows: int = 256
+    most_rows: int = 32
     drain_s: float = 30.0

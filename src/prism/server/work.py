@@ -1,4 +1,4 @@
-"""What a request wants besides its inputs, and what it got."""
+"""What a request of the server wants, and what it gets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from prism.record import RunRecord
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a request wants besides its inputs.
+    """What a request wants besides the answer to its inputs.
 
     Attributes:
-        plan: how to run it; None = the server's choice.
-        objective: what to choose a plan for; None = the server's.
-        deadline_s: longest time the answer is worth waiting for; None = as long as it takes.
-        output: the form of the answer.
-        client: whom it comes from, for fairness.
+        plan: text of a plan, or `auto`; None = the planner's where a map is in use, else the first
+            node.
+        objective: what to choose a plan for; None = as the server was told.
+        deadline_s: longest time the answer is worth waiting for, from being accepted; None = as
+            long as it takes.
+        output: the form of the output.
+        client: who asks; the queue is fair between clients.
     """
 
     plan: str | None = None
@@ -35,11 +37,11 @@ class Answered:
     """What a request got.
 
     Attributes:
-        output: the rows of this request only, as a call of the model gives them.
-        record: what the batch that it was part of cost.
-        decision: how its plan was chosen; None when the request named it.
-        queue_s: from the request's arrival to the start of its batch.
-        rows: of that batch.
+        output: of its own rows, as `model(...)` returns it.
+        record: what the batch cost that it was part of.
+        decision: how the plan of that batch was chosen; None where it was named.
+        queue_s: from being accepted to the start of the computation, for other requests.
+        rows: of the batch, this request's among them.
     """
 
     output: Any
