@@ -95,6 +95,7 @@ class Tasks:
         body = await request.body()
         question = await self._threads.run(lambda: EmbeddingsQuestion.of(self._json(body)))
         served = self._served(question.model)
+        request.state.model = served.name
         model = await self._threads.run(partial(self._embedders.of, served))
         model.check_dimensions(question.dimensions)
         wish = self._wish(request, question.parameters, model.form)
@@ -111,6 +112,7 @@ class Tasks:
         """Name what an image shows, or what a text says."""
         question = await self._classify_question(request)
         served = self._served(question.model)
+        request.state.model = served.name
         classifier = await self._threads.run(partial(self._classifiers.of, served))
         wish = self._wish(request, question.parameters, classifier.form(question))
         inputs = await self._threads.run(partial(classifier.inputs, question))
@@ -156,7 +158,7 @@ class Tasks:
         return ClassifyQuestion.of_form(texts, image)
 
     def _wish(self, request: Request, parameters: dict[str, Any], form: OutputForm) -> Wish:
-        client = request.client.host if request.client else ""
+        client = self._context.client_of(request)
         return wish_of(parameters, self._context.settings.objective, client, form)
 
     def _json(self, body: bytes) -> dict[str, Any]:
