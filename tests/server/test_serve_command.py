@@ -3,13 +3,12 @@
 import json
 import signal
 import socket
-import threading
 
 import psutil
 import pytest
 from tests.cli.commands import call
 from tests.families import BY_NAME
-from tests.server.process import ServerProcess
+from tests.server.process import ServerProcess, spawn_server
 
 KEY = "a key that nobody can guess"
 SLOW_MODEL = "slow=random:vit-tiny"
@@ -150,30 +149,14 @@ def test_what_takes_longer_than_the_drain_time_is_told_so(start):
 
 
 def test_a_signal_while_it_loads_leaves_no_process(tmp_path, model_directories):
-    log = tmp_path / "log"
-    found = []
-
-    def interrupt(process):
-        # As soon as a node process is there.
-        own = psutil.Process(process.pid)
-        while not found:
-            found.extend(own.children(recursive=True))
-        process.send_signal(signal.SIGTERM)
-
-    import os
-    import subprocess
-    import sys
-
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prism", "serve", str(model_directories["vit"]), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=log.open("w"),
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    threading.Thread(target=interrupt, args=[process]).start()
-    process.communicate()
+    process = spawn_server(tmp_path / "log", model_directories["vit"])
+    own, started = psutil.Process(process.pid), []
+    while not started:  # until a node process is there
+        started = own.children(recursive=True)
+    process.terminate()
+    assert process.communicate() == ("", None)
     assert process.returncode == 130
-    assert not psutil.wait_procs(found, timeout=10)[1]
+    assert not psutil.wait_procs(started, timeout=10)[1]
 
 
 def test_a_lost_helper_changes_no_readiness(model_directories, tmp_path):
@@ -181,7 +164,6 @@ def test_a_lost_helper_changes_no_readiness(model_directories, tmp_path):
     with ServerProcess(tmp_path / "log", model_directories["vit"], *options) as server:
         helper = next(each for each in server.family() if "node1" in each.cmdline())
         helper.kill()
-        helper.wait()
         inputs = BY_NAME["ViTForImageClassification"].inputs(batch=1)["pixel_values"]
         document = pixels()
         document["inputs"][0]["data"] = inputs.flatten().tolist()
