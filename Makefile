@@ -82,5 +82,5 @@ $(STAMP): pyproject.toml constraints.txt | same-torch
 		pin=$$($(BIN)/python -c "$$SYSTEM_TORCH_PIN") && \
 		sed "s/^torch==.*/$$pin/" constraints.txt > $(PINS); \
 	fi
-	$(BIN)/pip install --quiet --constraint $(PINS) --editable ".[dev,plots,openvino,onnxruntime]"
+	$(BIN)/pip install --quiet --constraint $(PINS) --editable ".[dev,plots,openvino,onnxruntime,serve]"
 	@touch $@

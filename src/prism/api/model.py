@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from prism.api.condition import Condition
 from prism.api.placement import Placement, identity_of
 from prism.coordinator.adaptive import Adaptive
 from prism.coordinator.dispatch import Work
@@ -54,6 +56,7 @@ class DistributedModel:
             named.
         last_record: what the last answered request cost; None before the first.
         last_decision: how its plan was chosen; None when the caller named it.
+        condition: how it is with the nodes now, to watch.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class DistributedModel:
         # It may take files to tell; a caller may ask for any number of best answers.
         self._settled = lru_cache(maxsize=_FORMS_KEPT)(partial(settle_form, info))
         self._placement = Placement(live.roster, self._nodes, self._experience)
+        self.condition = Condition(live, self._nodes, self._experience)
         self._monitor: LinkMonitor | None = None
         self._nodes.load_everywhere()
         live.coordinator.follow(self._follow)
@@ -147,9 +151,13 @@ class DistributedModel:
         objective: Objective | None = None,
         deadline_s: float | None = None,
         output: OutputForm | str = FULL,
+        behind: int = 0,
         **inputs: Any,
     ) -> ResponseFuture:
         """Hand in one request, and go on; arguments as those of a call.
+
+        One more, `behind`, says how many others the caller holds back until nodes are free: the
+        planner counts them as waiting.
 
         Returns:
             The response to come. Its `cancel` drops the work on the nodes too; its result raises
@@ -160,7 +168,7 @@ class DistributedModel:
             PlanError: the plan does not fit the model or the cluster.
             UnsupportedPrecision: a node cannot compute at the plan's precision; says why.
         """
-        request = self._request(plan, objective, deadline_s, output, inputs)
+        request = self._request(plan, objective, deadline_s, output, inputs, behind)
         return self._live.requests.submit(request, partial(self._noted, request))
 
     def use_map(
@@ -259,6 +267,7 @@ class DistributedModel:
         deadline_s: float | None,
         output: OutputForm | str,
         inputs: dict[str, Any],
+        behind: int = 0,
     ) -> Request:
         """Check a request, and say how it is to run first."""
         if not self._loaded:
@@ -272,7 +281,7 @@ class DistributedModel:
         adaptive = self._experience.adaptive
         decision = None
         if plan == AUTO or (plan is None and adaptive is not None):
-            decision = self._choice(batch, length, objective, form)
+            decision = self._choice(batch, length, objective, form, behind)
             placed = Placed(decision.choice.on(decision.nodes), decision.nodes)
         else:
             placed = self._placement.of(_named(plan), until_s)
@@ -290,12 +299,18 @@ class DistributedModel:
         )
 
     def _choice(
-        self, batch: int, length: int, objective: Objective | None, form: OutputForm
+        self,
+        batch: int,
+        length: int,
+        objective: Objective | None,
+        form: OutputForm,
+        behind: int = 0,
     ) -> Decision:
         adaptive = self._adapting()
         ready = self.nodes
         if not ready:
             raise ClusterError("no node of the cluster is alive with this model; start it again")
+        load = self._live.scheduler.load()
         covered = [node.name for node in self.identity().nodes if adaptive.covers(node)]
         return adaptive.choose(
             batch,
@@ -303,7 +318,7 @@ class DistributedModel:
             [name for name in ready if name in covered] or ready,
             time.monotonic(),
             objective=objective,
-            load=self._live.scheduler.load(),
+            load=replace(load, waiting=load.waiting + behind),
             backoff=self._experience.paused(),
             lacking=self._nodes.lacking(ready),
             wanted=Wanted.of(form),

@@ -73,7 +73,7 @@ class ProfiledModel:
                 f"a node failed while {plan} was measured; nodes left: "
                 f"{', '.join(self._cluster.nodes)}; run the profile again to continue it"
             )
-        return _with_cluster_energy(record)
+        return with_cluster_energy(record)
 
     def link_times(self, sizes: Sequence[int], repeats: int) -> LinkTimes:
         """Time exchanges among all nodes."""
@@ -124,7 +124,7 @@ def _size(frames: Sequence[memoryview]) -> int:
     return sum(frame.nbytes for frame in frames)
 
 
-def _with_cluster_energy(record: RunRecord) -> RunRecord:
+def with_cluster_energy(record: RunRecord) -> RunRecord:
     """Return the record with the energy of all nodes that took part, if all measured."""
     energy = combine([_reading(each) for each in (record, *record.per_node.values())])
     return replace(

@@ -18,6 +18,7 @@ from prism.cli import (
     plan_command,
     profile_command,
     run_command,
+    serve_command,
 )
 from prism.errors import InputError, PrismError
 from prism.version import VERSION
@@ -56,6 +57,7 @@ plan_command.register(app)
 profile_command.register(app)
 evaluate_command.register(app)
 finetune_command.register(app)
+serve_command.register(app)
 
 
 def main() -> None:

@@ -166,6 +166,12 @@ class Adaptive:
             states = [estimate.state for estimate in self._links.values()]
         return min(states or [self._model.map.link.state()], key=lambda state: state.bandwidth_bps)
 
+    @property
+    def links(self) -> dict[str, LinkState]:
+        """What is believed about the link to every helper, by its name."""
+        with self._lock:
+            return {name: estimate.state for name, estimate in self._links.items()}
+
     def observe(self, record: RunRecord, now_s: float, *, alone: bool = True) -> None:
         """Learn from a run.
 

@@ -45,10 +45,15 @@ class _NotNow(Exception):  # noqa: N818 - not an error of the request: others ca
 
 
 class ResponseFuture(Future[Response]):
-    """The answer to come. It can be cancelled until it is there, also while nodes compute."""
+    """The answer to come. It can be cancelled until it is there, also while nodes compute.
 
-    def __init__(self, give_up: Callable[[], None]) -> None:
+    Attributes:
+        nodes: on which it is to run first.
+    """
+
+    def __init__(self, give_up: Callable[[], None], nodes: Nodes = ()) -> None:
         super().__init__()
+        self.nodes = nodes
         self._give_up = give_up
 
     @override
@@ -91,6 +96,8 @@ class Request:
     _wake: threading.Event = field(default_factory=threading.Event)
     _call: Call | None = None
     _given_up: bool = False
+    _in_line: Placed | None = None
+    _turn_came: bool = False
 
     def give_up(self) -> None:
         """Let it end with `Cancelled`, from any thread."""
@@ -115,21 +122,31 @@ class Request:
                 f"give it more time, or a plan that is faster"
             )
 
-    def wait_turn(self, scheduler: Scheduler, number: int, nodes: Nodes, expected_s: float) -> None:
-        """Wait until it is this request's turn on `nodes`.
+    def line_up(self, scheduler: Scheduler, number: int, placed: Placed) -> None:
+        """Take the place in the line for an attempt, unless it is taken already."""
+        if self._in_line == placed:
+            return
+
+        def start() -> None:
+            self._turn_came = True
+            self._wake.set()
+
+        self._in_line, self._turn_came = placed, False
+        expected_s = self.experience.expected_s(placed, self.work)
+        scheduler.enter(number, placed.nodes, start, expected_s)
+
+    def leave_line(self, scheduler: Scheduler, number: int) -> None:
+        """Give the nodes back after an attempt; another one lines up anew."""
+        scheduler.leave(number)
+        self._in_line = None
+
+    def wait_turn(self) -> None:
+        """Wait until it is this request's turn.
 
         Raises:
             Cancelled, DeadlineExceeded: as `check`.
         """
-        came = False
-
-        def start() -> None:
-            nonlocal came
-            came = True
-            self._wake.set()
-
-        scheduler.enter(number, nodes, start, expected_s)
-        while not came:
+        while not self._turn_came:
             left_s = self.until_s - time.monotonic()
             self._wake.wait(None if math.isinf(left_s) else max(0.0, left_s))
             self._wake.clear()
@@ -167,9 +184,14 @@ class Requests:
         self._stuck_until_s: dict[str, float] = {}
 
     def submit(self, request: Request, note: Callable[[Response], Response]) -> ResponseFuture:
-        """Answer a request on a thread of its own; `note` sees the response first."""
-        future = ResponseFuture(request.give_up)
+        """Answer a request on a thread of its own; `note` sees the response first.
+
+        Its place in the line is taken before this returns: whoever asks for the load sees it.
+        """
+        future = ResponseFuture(request.give_up, request.placed.nodes)
         number = next(self._numbers)
+        if not request.obstacle:
+            request.line_up(self._scheduler, number, request.placed)
 
         def work() -> None:
             try:
@@ -195,13 +217,13 @@ class Requests:
         failure: ClusterError | None = None
         try:
             for placed in self._candidates(request):
-                expected_s = request.experience.expected_s(placed, request.work)
-                request.wait_turn(self._scheduler, number, placed.nodes, expected_s)
+                request.line_up(self._scheduler, number, placed)
+                request.wait_turn()
                 try:
                     return self._attempt(request, placed, number, failure)
                 except _NotNow as setback:
                     failure = setback.error
-                    self._scheduler.leave(number)
+                    request.leave_line(self._scheduler, number)
         finally:
             self._scheduler.leave(number)
         ready, everyone = request.nodes()

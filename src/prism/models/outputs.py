@@ -83,6 +83,14 @@ def settle_form(info: ModelInfo, form: OutputForm) -> OutputForm:
     return form
 
 
+def pooled_width(info: ModelInfo, form: OutputForm) -> int:
+    """Return how many numbers a pooled vector has; `form` comes from `settle_form`."""
+    if form.modes != (POOLER,):
+        return _width(info) * len(form.modes)
+    projected = bool(_EMBEDS & set(_fields(info)))
+    return int(info.config.projection_dim) if projected else info.shape.hidden
+
+
 def _width(info: ModelInfo) -> int:
     """Return the width of the last hidden state; some OPT models project it down."""
     return int(getattr(info.config, "word_embed_proj_dim", None) or info.shape.hidden)

@@ -7,6 +7,7 @@ with one flag per mode, or in newer releases with their names.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,19 @@ _FLAGS = {
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class TextSettings:
+    """How texts are read before they are pooled.
+
+    Attributes:
+        most_tokens: of one text, special ones included; None where the files set no limit.
+        lower_case: whether texts are written in lower case first.
+    """
+
+    most_tokens: int | None = None
+    lower_case: bool = False
 
 
 def pooling_of_files(files: str) -> OutputForm | None:
@@ -58,6 +72,27 @@ def pooling_of_files(files: str) -> OutputForm | None:
     if not isinstance(config, dict):
         raise RequestError(f"{files} lacks {folders[1]}/config.json; {_INSTEAD}")
     return OutputForm("pooled", modes=_modes(files, config), normalise=len(kinds) == 3)
+
+
+def text_settings_of_files(files: str) -> TextSettings:
+    """Return how a model's own files say that its texts are read before they are pooled.
+
+    Args:
+        files: a directory or a Hugging Face id; empty where a model has no files.
+
+    Raises:
+        RequestError: the file cannot be read, or is not understood.
+    """
+    found = _read(files, "sentence_bert_config.json") or {}
+    if not isinstance(found, dict):
+        raise RequestError(f"sentence_bert_config.json of {files} is not understood; correct it")
+    most = found.get("max_seq_length")
+    if most is not None and (type(most) is not int or most < 1):
+        raise RequestError(
+            f"sentence_bert_config.json of {files} has max_seq_length {most!r}; give a number of "
+            f"at least 1"
+        )
+    return TextSettings(most, bool(found.get("do_lower_case")))
 
 
 _INSTEAD = "say how to pool, for example output='pooled:mean', or use output='full'"

@@ -103,10 +103,22 @@ def _existing(path: Path) -> Path:
 
 
 def image_inputs(info: ModelInfo, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+    """Return images as one batch of uint8 pixels; `pixels_by` with the processor of the model."""
+    return pixels_by(image_processor_of(info), info, images)
+
+
+def pixels_by(
+    processor: Any, info: ModelInfo, images: Sequence[Image.Image]
+) -> dict[str, torch.Tensor]:
     """Return images as one batch of uint8 pixels `(batch, channels, height, width)`.
 
     The model's own image processor resizes and crops. Without one, or where it makes another size
     than the model was configured for, images are resized to the configured size.
+
+    Args:
+        processor: from `image_processor_of`, which reads files: who has many images keeps it.
+        info: the model.
+        images: of any size and mode.
 
     Raises:
         RequestError: there are no images, or the model reads neither grey nor colour images.
@@ -121,21 +133,25 @@ def image_inputs(info: ModelInfo, images: Sequence[Image.Image]) -> dict[str, to
         )
     converted = [image.convert(_MODES[channels]) for image in images]
     height, width = image_size(info.config)
-    pixels_BCHW = _processed(info, converted)
+    pixels_BCHW = None if processor is None else _processed(processor, converted)
     if pixels_BCHW is None or pixels_BCHW.shape[2:] != (height, width):
         pixels_BCHW = torch.stack([_resized(image, height, width) for image in converted])
     return {"pixel_values": pixels_BCHW}
 
 
-def _processed(info: ModelInfo, images: Sequence[Image.Image]) -> torch.Tensor | None:
-    """Apply the model's image processor without its normalisation; None when it has none."""
+def image_processor_of(info: ModelInfo) -> Any:
+    """Return the image processor that lies beside a model; None when it has none."""
     if not info.files:  # a built-in configuration has no processor
         return None
     factory: Any = AutoImageProcessor
     try:
-        processor = factory.from_pretrained(info.files)
+        return factory.from_pretrained(info.files)
     except (OSError, ValueError, ImportError):
         return None
+
+
+def _processed(processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
+    """Apply an image processor without its normalisation."""
     # As arrays: transformers < 5.4 cannot tell which side of a grey PIL image are its channels.
     made: torch.Tensor = processor(
         images=[np.atleast_3d(np.array(image)) for image in images],
