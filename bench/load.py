@@ -4,9 +4,9 @@
 
 Requests of one row arrive at random moments (Poisson), whether earlier ones are answered or not, at
 rates told as parts of what one node can answer. Three policies take turns in one run: the planner's
-choice (adaptive), the first node only (local), and every request split (split). All of them have the
-server's queue and joining of requests; what HTTP adds is not in it. Latency counts from a request's
-arrival. Goodput counts answers within the limit, `--limit` times what one node needs for a row.
+choice (adaptive), the first node only (local), every request split (split). All have the server's
+queue and joining; what HTTP adds is not in it. Latency counts from the moment a request should have
+come. Goodput counts answers within the limit, `--limit` times what one node needs for a row.
 
 Two nodes of this machine with a core each, on an emulated link; `bench.lab.load` is the same over a
 real one. Prints a table, then one JSON line.
@@ -89,14 +89,7 @@ def main() -> None:
         levels, row_s = measure(cluster, options.model, options, status.update)
         hardware = cluster.facts("node0").hardware
     title = f"2 nodes on one {hardware}, a core each; emulated {options.link}"
-    facts = {
-        "hardware": hardware,
-        "link": options.link,
-        "emulated": True,
-        "nodes": 2,
-        "threads": 1,
-        "torch": torch.__version__,
-    }
+    facts = {"hardware": hardware, "link": options.link, "emulated": True, "nodes": 2, "threads": 1}
     finish(console, levels, row_s, options, title, facts)
 
 
@@ -152,12 +145,11 @@ def measure(
     # The policies differ in the plan that their requests name; no name leaves it to the planner.
     first = cluster.nodes[0]
     policies = {"adaptive": None, "local": f"local@{first}", "split": options.split}
-    levels = []
+    limit_s, levels = options.limit * row_s, []
     for number, load in enumerate(options.loads):
         arrivals_s = poisson(load / row_s, options.seconds, options.seed + number)
         for policy, plan in policies.items():
             tell(f"load {load:g}: {policy}, {len(arrivals_s)} requests")
-            limit_s = options.limit * row_s
             answers = asyncio.run(offer(served, inputs, Wish(plan=plan), arrivals_s))
             levels.append(level_of(policy, load, limit_s, arrivals_s, answers))
     return levels, row_s
@@ -269,6 +261,7 @@ def finish(
         show(console, levels, f"{title}; one node takes {1e3 * row_s:.0f} ms for a row")
     figures = {
         "bench": "load",
+        "torch": torch.__version__,
         "model": options.model,
         **facts,
         "row_ms": 1e3 * row_s,

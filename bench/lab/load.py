@@ -2,9 +2,9 @@
 
     sudo python -m bench.lab.load [--model random:vit-base] [--loads 0.3 0.6 0.9 1.2 1.6 2.0]
 
-Requests of one row arrive at random moments, at rates told as parts of what one board can answer;
-the planner's choice, the first board only and every request split take turns in one run. The same as
-bench/load.py, which needs no rights and emulates its link. Prints a table, then one JSON line.
+Requests of one row arrive at random moments, at rates told as parts of what one board can answer.
+The planner's choice, the first board only and every request split take turns in one run. The same
+as bench/load.py, which needs no rights and emulates its link. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations

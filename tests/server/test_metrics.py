@@ -1,4 +1,4 @@
-"""What is counted, with bounded labels, on two real nodes and on records made up for the purpose."""
+"""What is counted, with few labels: of records made up for the purpose, and of two real nodes."""
 
 from dataclasses import replace
 
@@ -111,7 +111,7 @@ def test_what_is_true_of_the_nodes_now():
     with prism.local_cluster(nodes=2, threads=1) as cluster:
         model = cluster.load(tiny_vit())
         identity = model.identity()
-        perf = replace(make_map(), model_hash=identity.model_hash, nodes=identity.nodes)
+        perf = replace(make_map(("batch:2",)), model_hash=identity.model_hash, nodes=identity.nodes)
         metrics = Metrics()
         metrics.watch(Served("vit", model, model.info), lambda: (3, 5))
         found = read(metrics)
