@@ -137,7 +137,8 @@ def measure(
     settings = Settings(segments=(10,), budget_s=options.budget_s)
     perf = profile(ProfiledModel(cluster, model), settings, tell)
     # Random weights have no accuracy to lose, so the lossy plan is allowed by name.
-    plans = list(dict.fromkeys(("local", "batch:2", "seq:2:full", options.split)))
+    others = (f"local@{name}" for name in cluster.nodes[1:])
+    plans = list(dict.fromkeys(("local", *others, "batch:2", "seq:2:full", options.split)))
     model.use_map(perf, allow=plans)
     served = Served("model", model, model.info)
     inputs = synthetic_inputs(model.info, 1, min(options.tokens, model.info.shape.max_length))
