@@ -49,14 +49,17 @@ def client(app):
 @pytest.fixture(scope="module")
 def reference(directory):
     """Sentence embeddings as sentence-transformers defines them, one text at a time."""
-    tokenizer, model = AutoTokenizer.from_pretrained(directory), BertModel.from_pretrained(directory)
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(directory),
+        BertModel.from_pretrained(directory),
+    )
 
     def embed(text):
         inputs = tokenizer(
             text.lower(), truncation=True, max_length=MOST_SENTENCE, return_tensors="pt"
         )
         with torch.inference_mode():
-            rows_ND = model.eval()(**inputs).last_hidden_state[0]
+            rows_ND = model(**inputs).last_hidden_state[0]
         return torch.nn.functional.normalize(rows_ND.mean(0), dim=0).numpy()
 
     return embed
@@ -85,7 +88,10 @@ def test_vectors_are_those_of_sentence_transformers(client, reference):
 
 
 def test_the_openai_client_works_unmodified(app, reference):
-    with listening(app) as address, openai.OpenAI(base_url=f"{address}/v1", api_key="any") as client:
+    with (
+        listening(app) as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key="any") as client,
+    ):
         expected = np.stack([reference(text) for text in TEXTS])
         for form in ({}, {"encoding_format": "float"}, {"encoding_format": "base64"}):
             answer = client.embeddings.create(model="sentences", input=TEXTS, **form)

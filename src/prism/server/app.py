@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from prism.errors import PrismError
-from prism.server import open_inference
+from prism.server import open_inference, task_routes
 from prism.server.batching import Batcher
 from prism.server.closing import Closing
 from prism.server.context import Context
@@ -51,7 +51,8 @@ def create_app(
     # The pages that FastAPI makes of the description load scripts from elsewhere.
     app = FastAPI(title="prism", version=VERSION, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(Gate, context=context)
-    app.include_router(open_inference.router(context))
+    for routes in (open_inference, task_routes):
+        app.include_router(routes.router(context))
 
     @app.get("/metrics", response_class=Response)
     async def exposition() -> Response:
