@@ -35,14 +35,14 @@ def directory(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def app(directory):
+def models(directory):
     with prism.local_cluster(nodes=1, threads=1) as cluster:
-        yield app_of(sentences=cluster.load(directory), images=cluster.load(tiny_vit()))
+        yield {"sentences": cluster.load(directory), "images": cluster.load(tiny_vit())}
 
 
 @pytest.fixture(scope="module")
-def client(app):
-    with TestClient(app) as client:
+def client(models):
+    with TestClient(app_of(**models)) as client:
         yield client
 
 
@@ -87,9 +87,9 @@ def test_vectors_are_those_of_sentence_transformers(client, reference):
     assert document["parameters"]["plan"].startswith("local")
 
 
-def test_the_openai_client_works_unmodified(app, reference):
+def test_the_openai_client_works_unmodified(models, reference):
     with (
-        listening(app) as address,
+        listening(app_of(**models)) as address,
         openai.OpenAI(base_url=f"{address}/v1", api_key="any") as client,
     ):
         expected = np.stack([reference(text) for text in TEXTS])
