@@ -2,14 +2,16 @@
 
 Clients take turns, and each one's requests come in the order of arrival. The request whose turn it
 is leads a batch; others of the same key join it, again one client after the other, while there is
-room. Clients that were served go to the end. So a client with one request waits for at most one
-batch of every other client, however many requests those have, and nothing starves.
+room. The client of the leading request then goes to the end. Those whose requests joined keep their
+turn: they would never lead otherwise, and what they have of other keys would wait for ever. So a
+client with one request waits for at most one batch of every other client, however many requests
+those have, and nothing starves.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -95,13 +97,13 @@ class Line:
                 return self._batch(entry, limits[entry.key])
         return ()
 
-    def served(self, batch: Collection[Entry]) -> Line:
-        """Return the queue after a batch has left it, its clients behind all others."""
-        clients = dict.fromkeys(entry.client for entry in batch)
-        left = self.without({entry.number for entry in batch}).by_client
-        others = {client: entries for client, entries in left.items() if client not in clients}
-        again = {client: left[client] for client in clients if client in left}
-        return Line(MappingProxyType({**others, **again}))
+    def served(self, batch: Sequence[Entry]) -> Line:
+        """Return the queue after a batch of `next` has left it: its leader's client is last."""
+        left = dict(self.without({entry.number for entry in batch}).by_client)
+        again = left.pop(batch[0].client, None)
+        if again is not None:
+            left[batch[0].client] = again
+        return Line(MappingProxyType(left))
 
     def _leaders(self) -> Iterator[Entry]:
         """Yield the oldest request of each key of each client, client by client."""
