@@ -173,6 +173,7 @@ def test_a_text_far_too_long_is_not_even_tokenised(client, reference):
         ({"input": "a", "parameters": {"output": "full"}}, "unknown parameter 'output'"),
         ({"input": "a", "model": 3}, "model must be a text"),
         ({"input": "a", "model": "images"}, "reads images, not text"),
+        ({"input": [5], "model": "images"}, "reads images, not text"),
         ({"input": "a", "model": None}, "name a model"),
     ],
 )
@@ -243,3 +244,10 @@ def test_a_model_without_a_tokenizer_says_so(tmp_path, directory):
     model.save_pretrained(tmp_path)
     with pytest.raises(RequestError, match="no tokenizer"):
         EmbeddingModel(describe(str(tmp_path))).rows(EmbeddingsQuestion.of({"input": "a"}), 0)
+
+
+def test_the_description_tells_of_the_routes(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    for path in ("/v1/embeddings", "/v1/classify"):
+        assert "application/json" in paths[path]["post"]["requestBody"]["content"]
+    assert "get" in paths["/v1/models/{name}"]

@@ -15,6 +15,7 @@ from prism.errors import DeadlineExceeded, RequestError
 from prism.models.load import ModelInfo
 from prism.models.outputs import pooled_width, settle_form
 from prism.models.pooling_files import text_settings_of_files
+from prism.models.processing import reads_images
 from prism.output_form import OutputForm
 from prism.server.documents import Fields
 from prism.server.errors import BadRequest
@@ -123,10 +124,14 @@ class EmbeddingModel:
         reader: of its texts.
 
     Raises:
-        RequestError: it has no vectors to give, or its files are broken.
+        RequestError: it reads no text, has no vectors to give, or its files are broken.
     """
 
     def __init__(self, info: ModelInfo) -> None:
+        if reads_images(info):
+            raise RequestError(
+                f"{info.source} reads images, not text; name a model that reads text"
+            )
         self.form: OutputForm = settle_form(info, OutputForm("pooled"))
         self.width = pooled_width(info, self.form)
         self.reader = TextReader(info, text_settings_of_files(info.files))
