@@ -10,6 +10,18 @@ import sys
 import psutil
 
 
+def spawn_server(log, *arguments):
+    """Start a server on any port, and do not wait for it."""
+    with log.open("w") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "prism", "serve", *map(str, arguments), "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+
+
 class ServerProcess:
     """A server that lets requests in once this is made.
 
@@ -19,16 +31,8 @@ class ServerProcess:
     """
 
     def __init__(self, log, *arguments):
-        command = [sys.executable, "-m", "prism", "serve", *map(str, arguments), "--port", "0"]
         self._log = log
-        with log.open("w") as errors:
-            self._process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env={**os.environ, "HF_HUB_OFFLINE": "1"},
-            )
+        self._process = spawn_server(log, *arguments)
         self.greeting = self._process.stdout.readline()
         assert self.greeting, log.read_text()
         self.port = int(self.greeting.split(";")[0].rpartition(":")[2])

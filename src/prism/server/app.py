@@ -51,8 +51,8 @@ def create_app(
     # The pages that FastAPI makes of the description load scripts from elsewhere.
     app = FastAPI(title="prism", version=VERSION, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(Gate, context=context)
-    for routes in (open_inference, task_routes):
-        app.include_router(routes.router(context))
+    for room in (open_inference, task_routes):
+        app.include_router(room.router(context))
 
     @app.get("/metrics", response_class=Response)
     async def exposition() -> Response:
