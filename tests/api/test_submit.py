@@ -53,6 +53,17 @@ def test_many_at_once_each_get_their_own_answer(model, vit):
         assert 0 <= response.record.queue_s <= response.record.total_s
 
 
+def test_a_request_handed_in_is_part_of_the_load_at_once(slow, model):
+    condition = model.condition
+    assert until(lambda: condition.idle == ("node0", "node1", "node2"))
+    _, slow_model = slow
+    future = slow_model.submit(plan="batch:node1+node2", pixel_values=pixels(200))
+    assert future.nodes == ("node1", "node2")
+    assert condition.idle == ("node0",) and set(condition.load.free_in_s) == {"node1", "node2"}
+    assert condition.states == dict.fromkeys(("node0", "node1", "node2"), "ready")
+    future.result(60)
+
+
 def test_requests_for_other_nodes_do_not_wait(slow, model):
     future = busy(slow)
     response = model.submit(plan="batch:node1+node2", pixel_values=pixels(2)).result(30)

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,3 +77,12 @@ def test_rows_may_be_under_way_for_as_long_as_the_run_may_take(took_s):
     deadline = RunTimes().took(PLAN, 1, 197, took_s).expected(PLAN, 1, 197).deadline()
     assert deadline.of_node(exchanges=True) == deadline.exchange_s
     assert deadline.of_node(exchanges=False) == deadline.answer_s > deadline.exchange_s
+
+
+def test_large_and_small_requests_in_turn_do_not_raise_each_other():
+    times = RunTimes()
+    for _ in range(50):
+        times = times.took(PLAN, 300, 17, 3.0).took(PLAN, 1, 17, 0.01)
+    assert times.expected(PLAN, 300, 17).seconds == pytest.approx(3.0)
+    assert times.expected(PLAN, 1, 17).seconds == pytest.approx(0.01)
+    assert times.expected(PLAN, 2, 17).seconds == pytest.approx(0.02)

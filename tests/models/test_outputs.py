@@ -25,6 +25,7 @@ from prism.models.outputs import (
     Reduction,
     TopK,
     as_answer,
+    pooled_width,
     settle_form,
     top_k,
 )
@@ -207,3 +208,17 @@ def test_labels_that_do_not_exclude_each_other_have_probabilities_of_their_own()
 
 def test_one_number_has_no_probability():
     assert top_k(classifier(1), torch.tensor([[4.0]]), 5).probabilities is None
+
+
+@pytest.mark.parametrize("name", [case.name for case in CASES if case.name not in UNPOOLED])
+def test_the_width_of_a_pooled_vector_is_known_before_it_is_made(name):
+    inputs, info, form = BY_NAME[name].inputs(), info_of(name), settled(name, "pooled")
+    made = Reduction(info, form, inputs)
+    model = BY_NAME[name].model()
+    with torch.inference_mode():
+        output = (model.base_model if made.base_only else model)(**inputs)
+    assert made(output).shape[1] == pooled_width(info, form)
+
+
+def test_vectors_of_several_modes_follow_each_other():
+    assert pooled_width(info_of("BertModel"), OutputForm.parse("pooled:cls+mean")) == 2 * WIDTH

@@ -6,7 +6,7 @@ import pytest
 from tests.models.sentence_files import FLAGS, model_with
 
 from prism.errors import RequestError
-from prism.models.pooling_files import pooling_of_files
+from prism.models.pooling_files import TextSettings, pooling_of_files, text_settings_of_files
 from prism.output_form import OutputForm
 
 
@@ -77,3 +77,25 @@ def test_broken_files_are_one_sentence(tmp_path, text):
 def test_a_model_that_cannot_be_looked_up_is_not_pooled_by_guess():
     with pytest.raises(RequestError, match="modules.json of .* cannot be read"):
         pooling_of_files("nobody/has-this-model")
+
+
+@pytest.mark.parametrize(
+    ("written", "settings"),
+    [
+        (None, TextSettings()),
+        ({}, TextSettings()),
+        ({"max_seq_length": 256, "do_lower_case": False}, TextSettings(256, False)),
+        ({"max_seq_length": None, "do_lower_case": True}, TextSettings(None, True)),
+    ],
+)
+def test_files_say_how_texts_are_read(tmp_path, written, settings):
+    if written is not None:
+        (tmp_path / "sentence_bert_config.json").write_text(json.dumps(written))
+    assert text_settings_of_files(str(tmp_path)) == settings
+
+
+@pytest.mark.parametrize("written", [[1], {"max_seq_length": 0}, {"max_seq_length": "256"}])
+def test_text_settings_that_make_no_sense_are_refused(tmp_path, written):
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps(written))
+    with pytest.raises(RequestError, match="sentence_bert_config.json"):
+        text_settings_of_files(str(tmp_path))

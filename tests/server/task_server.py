@@ -1,14 +1,11 @@
 """What the tests of the task routes share: models small enough, and a server of them."""
 
-import asyncio
 import json
 import threading
 from contextlib import contextmanager
 
 import torch
 import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 from tests.models.sentence_files import FLAGS, model_with
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -21,13 +18,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from prism.errors import PrismError
-from prism.server.context import Context
-from prism.server.errors import Refusal, error_document, refusal_of
+from prism.server.app import create_app
+from prism.server.batching import Batcher
+from prism.server.metrics import Metrics
 from prism.server.served import Models, Served
 from prism.server.settings import Settings
-from prism.server.task_routes import router
-from prism.server.work import Answered
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = ("the", "cat", "sat", "down", "a", "dog", "ran", "up")
@@ -79,40 +74,13 @@ def text_classifier(directory):
     return str(directory)
 
 
-class OneByOne:
-    """Runs each request as it comes, on the nodes; what the routes need of a batcher."""
-
-    def __init__(self, served):
-        self._model = served.model
-
-    async def infer(self, inputs, wish):
-        future = self._model.submit(
-            plan=wish.plan,
-            objective=wish.objective,
-            deadline_s=wish.deadline_s,
-            output=wish.output,
-            **inputs,
-        )
-        response = await asyncio.wrap_future(future)
-        rows = response.record.batch
-        return Answered(response.output, response.record, response.decision, 0.0, rows)
-
-
 def app_of(**models):
-    """Return the task routes over models on nodes, by name."""
-    served = Models(Served(name, model, model.info) for name, model in models.items())
-    batchers = {name: OneByOne(served[name]) for name in served}
-    app = FastAPI()
-    app.include_router(router(Context(served, batchers, None, Settings())))
-
-    @app.exception_handler(PrismError)
-    @app.exception_handler(Refusal)
-    async def refuse(request, error):
-        refusal = refusal_of(error)
-        document = error_document(request.url.path, refusal)
-        return JSONResponse(document, refusal.status, refusal.headers)
-
-    return app
+    """Return a server's application over models on nodes, by name."""
+    served = Models(Served.of(name, model) for name, model in models.items())
+    metrics = Metrics()
+    return create_app(
+        served, {name: Batcher(served[name], metrics) for name in served}, metrics, Settings()
+    )
 
 
 @contextmanager

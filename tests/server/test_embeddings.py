@@ -35,14 +35,14 @@ def directory(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def app(directory):
+def models(directory):
     with prism.local_cluster(nodes=1, threads=1) as cluster:
-        yield app_of(sentences=cluster.load(directory), images=cluster.load(tiny_vit()))
+        yield {"sentences": cluster.load(directory), "images": cluster.load(tiny_vit())}
 
 
 @pytest.fixture(scope="module")
-def client(app):
-    with TestClient(app) as client:
+def client(models):
+    with TestClient(app_of(**models)) as client:
         yield client
 
 
@@ -59,7 +59,7 @@ def reference(directory):
             text.lower(), truncation=True, max_length=MOST_SENTENCE, return_tensors="pt"
         )
         with torch.inference_mode():
-            rows_ND = model.eval()(**inputs).last_hidden_state[0]
+            rows_ND = model(**inputs).last_hidden_state[0]
         return torch.nn.functional.normalize(rows_ND.mean(0), dim=0).numpy()
 
     return embed
@@ -87,9 +87,9 @@ def test_vectors_are_those_of_sentence_transformers(client, reference):
     assert document["parameters"]["plan"].startswith("local")
 
 
-def test_the_openai_client_works_unmodified(app, reference):
+def test_the_openai_client_works_unmodified(models, reference):
     with (
-        listening(app) as address,
+        listening(app_of(**models)) as address,
         openai.OpenAI(base_url=f"{address}/v1", api_key="any") as client,
     ):
         expected = np.stack([reference(text) for text in TEXTS])
@@ -173,6 +173,7 @@ def test_a_text_far_too_long_is_not_even_tokenised(client, reference):
         ({"input": "a", "parameters": {"output": "full"}}, "unknown parameter 'output'"),
         ({"input": "a", "model": 3}, "model must be a text"),
         ({"input": "a", "model": "images"}, "reads images, not text"),
+        ({"input": [5], "model": "images"}, "reads images, not text"),
         ({"input": "a", "model": None}, "name a model"),
     ],
 )
@@ -243,3 +244,10 @@ def test_a_model_without_a_tokenizer_says_so(tmp_path, directory):
     model.save_pretrained(tmp_path)
     with pytest.raises(RequestError, match="no tokenizer"):
         EmbeddingModel(describe(str(tmp_path))).rows(EmbeddingsQuestion.of({"input": "a"}), 0)
+
+
+def test_the_description_tells_of_the_routes(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    for path in ("/v1/embeddings", "/v1/classify"):
+        assert "application/json" in paths[path]["post"]["requestBody"]["content"]
+    assert "get" in paths["/v1/models/{name}"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from prism.perfmap import PerformanceMap
     from prism.server.served import Models
 
-_NEEDED = ("fastapi", "uvicorn", "prometheus_client", "multipart")
+_NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 _MOST_PORT = 65_535
 _MIB = 1 << 20
 

@@ -81,22 +81,29 @@ class _Runs:
 
 @dataclass(frozen=True, slots=True)
 class RunTimes:
-    """What the runs of every plan took, by plan with its nodes."""
+    """What the runs of every plan took, by plan with its nodes, and within it by size of the work.
 
-    plans: Mapping[str, _Runs] = field(default_factory=lambda: MappingProxyType({}))
+    Runs of other sizes tell only of sizes that nothing else is known of. A single memory would grow
+    without bound under large and small requests in turn: told up to the large one, it is far too
+    long, and a small one does not say so.
+    """
+
+    plans: Mapping[str, Mapping[int, _Runs]] = field(default_factory=lambda: MappingProxyType({}))
 
     def expected(
         self, plan: str, batch: int, length: int, predicted_s: float | None = None
     ) -> Expectation | None:
         """Return what a run will take; None where neither runs nor a prediction tell."""
-        runs = self.plans.get(plan)
-        if runs is None:
+        sizes = self.plans.get(plan)
+        if not sizes:
             return None if predicted_s is None else Expectation(predicted_s)
+        size = _size(batch, length)
+        runs = sizes[min(sizes, key=lambda known: abs(known - size))]
         return Expectation(max(predicted_s or 0.0, _scaled(runs, batch, length)), runs.spread)
 
     def took(self, plan: str, batch: int, length: int, seconds: float) -> RunTimes:
         """Return these times after a run."""
-        runs = self.plans.get(plan)
+        runs = self._known(plan, batch, length)
         if runs is None:
             return self._with(plan, _Runs(batch, length, seconds, 0.0))
         believed_s = _scaled(runs, batch, length)
@@ -107,14 +114,23 @@ class RunTimes:
 
     def given_up(self, plan: str, batch: int, length: int, after_s: float) -> RunTimes:
         """Return these times after a run that was given up."""
-        runs = self.plans.get(plan)
+        runs = self._known(plan, batch, length)
         spread = 0.0 if runs is None else runs.spread
         believed_s = 0.0 if runs is None else _scaled(runs, batch, length)
         longer_s = max(believed_s, _GIVEN_UP * after_s)
         return self._with(plan, _Runs(batch, length, longer_s, spread))
 
+    def _known(self, plan: str, batch: int, length: int) -> _Runs | None:
+        return self.plans.get(plan, {}).get(_size(batch, length))
+
     def _with(self, plan: str, runs: _Runs) -> RunTimes:
-        return RunTimes(MappingProxyType({**self.plans, plan: runs}))
+        sizes = {**self.plans.get(plan, {}), _size(runs.batch, runs.length): runs}
+        return RunTimes(MappingProxyType({**self.plans, plan: MappingProxyType(sizes)}))
+
+
+def _size(batch: int, length: int) -> int:
+    """Return a number that is the same for works that differ by less than a factor of two."""
+    return (batch * length).bit_length()
 
 
 def _scaled(runs: _Runs, batch: int, length: int) -> float:

@@ -32,6 +32,7 @@ from prism.server.buckets import Signature, signature_of
 from prism.server.cutting import Uncuttable
 from prism.server.errors import Busy
 from prism.server.fairness import Entry, Line
+from prism.server.free_nodes import FreeNodes
 from prism.server.metrics import Metrics
 from prism.server.served import Served
 from prism.server.throughput import Throughput
@@ -69,6 +70,7 @@ class Batcher:
         # Kinds of inputs that fail together and work one by one.
         self._apart: set[Signature | None] = set()
         self._throughput = Throughput()
+        self._free = FreeNodes(served.model.condition)
         self._draining = False
         metrics.watch(served, lambda: (len(self._line), self._line.rows))
 
@@ -182,7 +184,7 @@ class Batcher:
             self._look_again = None
             self._start_due()
 
-        own = self._own_nodes
+        own = {name for batch in self._running for name in batch.nodes}
         busy = self._served.model.condition.load.free_in_s
         others_s = [free_in_s for name, free_in_s in busy.items() if name not in own]
         if others_s:
@@ -197,16 +199,11 @@ class Batcher:
             return 0 if taken else self._most_rows
         if self._placing:
             return 0
-        own = self._own_nodes
-        free = [name for name in self._served.model.condition.idle if name not in own]
+        free = self._free.now(self._running)
         if not free and any(self._chosen_by_planner(batch.key) for batch in self._running):
             return 0
         share = math.ceil(self._line.rows_of(key) / max(1, len(free)))
         return min(self._most_rows, share)
-
-    @property
-    def _own_nodes(self) -> set[str]:
-        return {name for batch in self._running for name in batch.nodes}
 
     def _chosen_by_planner(self, key: Key) -> bool:
         return key.plan == AUTO or (key.plan is None and self._served.model.condition.adaptive)
@@ -238,6 +235,8 @@ class Batcher:
             self._failed(batch, error)
             return
         batch.response = response
+        if self._chosen_by_planner(batch.key):
+            self._free.placed(batch, self._running)
 
         def ended(done: Future[Response]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits

@@ -16,6 +16,7 @@ from prism.models.processing import image_processor_of, pixels_by, predictions, 
 from prism.output_form import OutputForm
 from prism.server.documents import Fields
 from prism.server.errors import BadRequest
+from prism.server.forms import Form
 from prism.server.texts import TextReader
 from prism.server.uploads import decode_base64, read_image
 
@@ -77,17 +78,13 @@ class ClassifyQuestion:
         )
 
     @classmethod
-    def of_form(cls, form: Mapping[str, str], image: bytes | None) -> ClassifyQuestion:
-        """Read the fields of a form, all of which are text.
-
-        Args:
-            form: its fields without the file; parameters are fields of their own.
-            image: the file's bytes; None where there was none.
+    def of_form(cls, form: Form) -> ClassifyQuestion:
+        """Read a form, whose fields are text; parameters are fields of their own.
 
         Raises:
             BadRequest: a field is missing, unknown, or cannot be read.
         """
-        fields = Fields(form)
+        fields = Fields(form.texts)
         model, text = fields.text("model"), fields.text("text")
         top_k = _number(fields, "top_k", int)
         truncate = fields.choice("truncate", ("true", "false"))
@@ -96,7 +93,7 @@ class ClassifyQuestion:
         fields.end()
         return cls(
             model=model,
-            image=image,
+            image=form.file,
             text=text,
             top_k=_USUAL_TOP_K if top_k is None else top_k,
             truncate=truncate == "true",

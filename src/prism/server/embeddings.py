@@ -15,16 +15,18 @@ from prism.errors import DeadlineExceeded, RequestError
 from prism.models.load import ModelInfo
 from prism.models.outputs import pooled_width, settle_form
 from prism.models.pooling_files import text_settings_of_files
+from prism.models.processing import reads_images
 from prism.output_form import OutputForm
 from prism.server.documents import Fields
 from prism.server.errors import BadRequest
+from prism.server.settings import Settings
 from prism.server.texts import Ids, TextReader
 from prism.server.work import Answered, Wish
 
 MOST_INPUTS = 2048
-# Texts that are read and run together; between two such parts other requests have their turn.
+# Texts that are read together; between two such parts other requests have their turn.
 _PART_ROWS = 32
-_PARTS_AT_ONCE = 4
+_MOST_PARTS_AT_ONCE = 4
 
 Infer = Callable[[dict[str, torch.Tensor], Wish], Awaitable[Answered]]
 
@@ -122,10 +124,14 @@ class EmbeddingModel:
         reader: of its texts.
 
     Raises:
-        RequestError: it has no vectors to give, or its files are broken.
+        RequestError: it reads no text, has no vectors to give, or its files are broken.
     """
 
     def __init__(self, info: ModelInfo) -> None:
+        if reads_images(info):
+            raise RequestError(
+                f"{info.source} reads images, not text; name a model that reads text"
+            )
         self.form: OutputForm = settle_form(info, OutputForm("pooled"))
         self.width = pooled_width(info, self.form)
         self.reader = TextReader(info, text_settings_of_files(info.files))
@@ -164,7 +170,7 @@ def part_starts(question: EmbeddingsQuestion) -> range:
 
 
 async def embed(
-    model: EmbeddingModel, rows: Sequence[Ids], wish: Wish, infer: Infer
+    model: EmbeddingModel, rows: Sequence[Ids], wish: Wish, infer: Infer, settings: Settings
 ) -> tuple[torch.Tensor, list[Answered]]:
     """Return the vectors of texts, `(len(rows), width)` of float32, and the answers they came in.
 
@@ -175,12 +181,15 @@ async def embed(
         rows: token ids of each text.
         wish: how to run it; its deadline is that of all texts together.
         infer: runs one batch.
+        settings: of the server, which say how large a batch and the queue may be.
     """
     clock = asyncio.get_running_loop()
     until_s = None if wish.deadline_s is None else clock.time() + wish.deadline_s
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-    parts = [order[at : at + _PART_ROWS] for at in range(0, len(order), _PART_ROWS)]
-    turns = asyncio.Semaphore(_PARTS_AT_ONCE)
+    most = settings.most_rows
+    parts = [order[at : at + most] for at in range(0, len(order), most)]
+    # Half of the queue at most, so that a request does not meet itself there.
+    turns = asyncio.Semaphore(max(1, min(_MOST_PARTS_AT_ONCE, settings.queue_rows // (2 * most))))
 
     async def run(part: Sequence[int]) -> Answered:
         async with turns:

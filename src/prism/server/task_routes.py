@@ -10,8 +10,6 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter, Request, Response
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 
 from prism.models.load import ModelInfo
 from prism.output_form import OutputForm
@@ -26,6 +24,7 @@ from prism.server.embeddings import (
     part_starts,
 )
 from prism.server.errors import BadRequest
+from prism.server.forms import is_form, read_form
 from prism.server.infer_response import cost_of
 from prism.server.json_body import read_object
 from prism.server.parameters import wish_of
@@ -35,9 +34,6 @@ from prism.server.threads import Threads
 from prism.server.work import Wish
 
 Made = TypeVar("Made")
-
-_MOST_FIELDS = 16
-_MOST_FIELD_BYTES = 1 << 20
 
 
 def router(context: Context) -> APIRouter:
@@ -94,8 +90,7 @@ class Tasks:
         """Embed texts; the request and the answer have OpenAI's shape."""
         body = await request.body()
         question = await self._threads.run(lambda: EmbeddingsQuestion.of(self._json(body)))
-        served = self._served(question.model)
-        request.state.model = served.name
+        served = self._served(request, question.model)
         model = await self._threads.run(partial(self._embedders.of, served))
         model.check_dimensions(question.dimensions)
         wish = self._wish(request, question.parameters, model.form)
@@ -103,7 +98,7 @@ class Tasks:
         for first in part_starts(question):
             rows += await self._threads.run(partial(model.rows, question, first))
         infer = self._context.batchers[served.name].infer
-        vectors_BD, answers = await embed(model, rows, wish, infer)
+        vectors_BD, answers = await embed(model, rows, wish, infer, self._context.settings)
         document = embeddings_document(served.name, question, vectors_BD, sum(map(len, rows)))
         slowest = max(answers, key=lambda each: each.record.total_s)
         return _response({**document, "parameters": cost_of(slowest)})
@@ -111,8 +106,7 @@ class Tasks:
     async def classify(self, request: Request) -> Response:
         """Name what an image shows, or what a text says."""
         question = await self._classify_question(request)
-        served = self._served(question.model)
-        request.state.model = served.name
+        served = self._served(request, question.model)
         classifier = await self._threads.run(partial(self._classifiers.of, served))
         wish = self._wish(request, question.parameters, classifier.form(question))
         inputs = await self._threads.run(partial(classifier.inputs, question))
@@ -138,40 +132,33 @@ class Tasks:
         return {"id": name, "object": "model", "created": self._created, "owned_by": "prism"}
 
     async def _classify_question(self, request: Request) -> ClassifyQuestion:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "multipart/form-data":
-            body = await request.body()
-            return await self._threads.run(lambda: ClassifyQuestion.of_document(self._json(body)))
-        try:
-            async with request.form(
-                max_files=1, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD_BYTES
-            ) as form:
-                files = {name: each for name, each in form.items() if isinstance(each, UploadFile)}
-                texts = {name: each for name, each in form.items() if isinstance(each, str)}
-                if files.keys() - {"file"}:
-                    raise BadRequest(
-                        f"the file of a form must be named file, not {next(iter(files))[:50]!r}"
-                    )
-                image = await files["file"].read() if files else None
-        except HTTPException as error:
-            raise BadRequest(f"the form cannot be read: {error.detail}") from None
-        return ClassifyQuestion.of_form(texts, image)
+        body = await request.body()
+        content_type = request.headers.get("content-type", "")
+
+        def read() -> ClassifyQuestion:
+            if is_form(content_type):
+                return ClassifyQuestion.of_form(read_form(content_type, body))
+            return ClassifyQuestion.of_document(self._json(body))
+
+        return await self._threads.run(read)
 
     def _wish(self, request: Request, parameters: dict[str, Any], form: OutputForm) -> Wish:
-        client = self._context.client_of(request)
-        return wish_of(parameters, self._context.settings.objective, client, form)
+        context = self._context
+        return wish_of(parameters, context.settings.objective, context.client_of(request), form)
 
     def _json(self, body: bytes) -> dict[str, Any]:
         return read_object(body, self._context.settings.most_json_bytes)
 
-    def _served(self, name: str | None) -> Served:
-        """Return the model a request names, or the only one."""
+    def _served(self, request: Request, name: str | None) -> Served:
+        """Return the model a request names, or the only one; what is counted needs it too."""
         models = self._context.models
         if name is None:
             if len(models) > 1:
                 raise BadRequest(f"name a model; this server has {', '.join(models)}")
             name = next(iter(models))
-        return models.find(name)
+        served = models.find(name)
+        request.state.model = served.name
+        return served
 
 
 def _response(document: dict[str, Any]) -> Response:

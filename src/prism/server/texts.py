@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from prism.errors import RequestError
 from prism.models.load import ModelInfo
 from prism.models.pooling_files import TextSettings
-from prism.models.processing import reads_images, tokenizer_of
+from prism.models.processing import tokenizer_of
 from prism.server.errors import BadRequest
 
 Ids = list[int]
@@ -26,7 +25,7 @@ class TextReader:
     length at which it cuts.
 
     Args:
-        info: the model.
+        info: a model that reads text.
         settings: what its files say of texts; the defaults where they do not count.
 
     Attributes:
@@ -52,7 +51,7 @@ class TextReader:
 
         Raises:
             BadRequest: a text is empty, no text, or too long; or `cut_at` leaves no room.
-            RequestError: the model does not read texts, or has no tokenizer.
+            RequestError: the model has no tokenizer.
         """
         ready = [self._checked(text, first + at, cut_at) for at, text in enumerate(texts)]
         with self._turn:
@@ -111,10 +110,6 @@ class TextReader:
 
     def _own_tokenizer(self) -> Any:
         if self._tokenizer is None:
-            if reads_images(self._info):
-                raise RequestError(
-                    f"{self._info.source} reads images, not text; name a model that reads text"
-                )
             self._tokenizer = tokenizer_of(self._info)
         return self._tokenizer
 
