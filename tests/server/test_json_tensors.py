@@ -41,7 +41,7 @@ def test_flat_and_nested_lists_are_read_in_order(datatype, data):
         ("INT64", [1.5, 2], "whole numbers"),
         ("INT64", [2**70, 2], "whole numbers"),
         ("UINT8", [256, 0], "from 0 to 255"),
-        ("FP16", [70000, 0], "up to 65500"),
+        ("FP16", [70000, 0], "up to 65504"),
         ("BOOL", [1, 0], "true or false"),
         ("FP32", [True, False], "numbers"),
         ("FP32", [None, 1], "numbers"),
