@@ -57,7 +57,7 @@ def profile_arguments(models, out):
     return (
         *("profile", f"random:{models / 'vit'}", "--out", out, "--nodes", 2, "--threads", 1),
         *("--link", LINK, "--energy", "none", "--batch", 1, "--batch", 4, "--segments", 4),
-        *("--passes", 60, "--json"),
+        *("--precisions", "float32", "--passes", 60, "--json"),
     )
 
 
