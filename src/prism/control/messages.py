@@ -120,7 +120,7 @@ class Load(_Message):
     model: int
     source: str
     dtype: str
-    precisions: tuple[Precision, ...] = ("float32",)
+    precisions: tuple[Precision, ...] = Field(("float32",), min_length=1)
 
 
 class Loaded(_Message):

@@ -106,6 +106,7 @@ class ModelNodes:
         try:
             self._load(self._coordinator.alive)
             if not self.ready(self._coordinator.alive):
+                self._check_refusals()
                 raise PeerLost("no node is left to hold the model; start the cluster again")
         except BaseException:
             self.unload()
@@ -192,9 +193,11 @@ class ModelNodes:
                 f"to `precisions` where the model is loaded, or in cluster.yaml"
             )
         self.want([precision])
+        self._ask_again(precision, names)
 
         def making() -> bool:
-            holdings = (self._holdings.get(name) for name in names)
+            alive = self._coordinator.alive
+            holdings = (self._holdings.get(name) for name in names if name in alive)
             return any(
                 each is not None
                 and bool(each.held)
@@ -213,6 +216,21 @@ class ModelNodes:
             }
         for name, reason in refused.items():
             raise UnsupportedPrecision(f"{name}: {reason}")
+
+    def _ask_again(self, precision: Precision, names: Sequence[str]) -> None:
+        """Forget that nodes refused a precision: there may be memory for it by now."""
+        with self._changed:
+            again = [
+                name
+                for name in names
+                if name in self._holdings and precision in self._holdings[name].refused
+            ]
+            for name in again:
+                holding = self._holdings[name]
+                refused = {k: why for k, why in holding.refused.items() if k != precision}
+                self._holdings[name] = replace(holding, refused=refused)
+        for name in again:
+            _in_background(self._add, name)
 
     def welcome(self, names: Sequence[str]) -> None:
         """Wait for those of `names` that came a moment ago and are just loading; never long."""
@@ -282,6 +300,13 @@ class ModelNodes:
         finally:
             self._coordinator.end(call)
 
+    def _check_refusals(self) -> None:
+        """Raise what nodes said of a precision that all of them must have."""
+        with self._changed:
+            for name, holding in self._holdings.items():
+                if self.alone in holding.refused:
+                    raise UnsupportedPrecision(f"{name}: {holding.refused[self.alone]}")
+
     def _note(
         self,
         name: str,
@@ -299,10 +324,14 @@ class ModelNodes:
             if loaded is not None:
                 before = replace(before, backend=loaded.backend, held=loaded.held)
                 refused = loaded.refused
+            known = {**before.refused, **(refused or {})}
+            known = {each: why for each, why in known.items() if each not in before.held}
             if not self._closed:
-                refused = {**before.refused, **(refused or {})}
-                self._holdings[name] = replace(before, refused=refused, refusal=refusal)
+                self._holdings[name] = replace(before, refused=known, refusal=refusal)
+            lacking = {*self._wanted} - {*before.held, *known}
             self._changed.notify_all()
+        if loaded is not None and lacking:  # asked for while this node was loading
+            _in_background(self._add, name)
 
     def _check_fingerprint(self, name: str, fingerprint: str) -> None:
         with self._changed:

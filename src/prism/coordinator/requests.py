@@ -99,6 +99,11 @@ class Request:
     _in_line: Placed | None = None
     _turn_came: bool = False
 
+    @property
+    def fallback(self) -> Precision:
+        """At which precision one node answers instead: never at one that may lose more."""
+        return self.alone if self.alone == "float32" else self.placed.plan.precision
+
     def give_up(self) -> None:
         """Let it end with `Cancelled`, from any thread."""
         self._given_up = True
@@ -199,7 +204,11 @@ class Requests:
             except BaseException as error:
                 future.set_exception(error)
 
-        threading.Thread(target=work, name=f"prism-request-{number}", daemon=True).start()
+        try:
+            threading.Thread(target=work, name=f"prism-request-{number}", daemon=True).start()
+        except BaseException:  # this machine has no thread left; the nodes must not wait for it
+            self._scheduler.leave(number)
+            raise
         return future
 
     def answer(self, request: Request) -> Response:
@@ -238,7 +247,7 @@ class Requests:
             yield request.placed
         ready, everyone = request.nodes()
         there = self._coordinator.confirm(ready, _CONFIRM_S)
-        instead = fallbacks(request.placed, there or ready, everyone, request.alone)
+        instead = fallbacks(request.placed, there or ready, everyone, request.fallback)
         yield from instead
         if request.obstacle and not instead:
             yield request.placed  # whatever speaks against it: there is nothing else

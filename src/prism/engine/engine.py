@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -169,8 +170,12 @@ class Engine:
 
     def _backend_for(self, made: LoadedModel) -> Backend:
         """Return what runs a copy: what was asked for, or eager where that has other precisions."""
-        asked = BACKENDS.get(self._asked)
-        return EAGER if asked is not None and asked.obstacle(made) else choose(self._asked, made)
+        try:
+            return choose(self._asked, made)
+        except UnsupportedPrecision as error:
+            if self._asked not in BACKENDS or not BACKENDS[self._asked].obstacle(made):
+                logging.getLogger(__name__).warning("%s uses eager instead: %s", self.node, error)
+            return EAGER
 
     def close(self) -> None:
         """Take the hooks off the model and let go of the frames. Safe to call twice."""

@@ -157,6 +157,8 @@ def _add_each(
             engine.add(precision)
         except UnsupportedPrecision as error:
             refused[precision] = str(error)
+        except Exception as error:  # the weights as loaded serve all the same
+            refused[precision] = f"{precision} cannot be made here: {type(error).__name__}: {error}"
 
 
 def _give_way() -> None:

@@ -96,6 +96,8 @@ class Gate:
         if path not in _OPEN and not self._settings.keys.accept(headers.get("authorization", "")):
             raise WrongKey
         length = headers.get("content-length", "0")
+        if path in _OPEN and ("transfer-encoding" in headers or int(length)):
+            raise TooLarge("this page takes no body; send the request without one")
         # The protocol below has checked that it is a number.
         if int(length) > self._settings.most_body_bytes:
             raise self._too_large()

@@ -45,8 +45,11 @@ def _numbers(name: str, datatype: str, data: list[Any]) -> np.ndarray[Any, Any]:
     kinds, dtype = _KINDS[datatype], NUMPY_TYPES[datatype]
     wanted = f"data of {name} must be {_WORDS[kinds]} for {datatype}"
     try:
+        # One text among numbers would have numpy make texts of them all, each as long as that one.
+        if not all(isinstance(leaf, int | float) for leaf in _flat(data)):
+            raise ValueError
         found = np.array(data)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise BadRequest(f"{wanted}, in one list or in nested ones of equal lengths") from error
     if found.size == 0:
         return found.astype(dtype)
@@ -62,6 +65,15 @@ def _numbers(name: str, datatype: str, data: list[Any]) -> np.ndarray[Any, Any]:
     if dtype.kind == "f" and not np.isfinite(made).all():
         raise BadRequest(f"{wanted}, up to {np.finfo(dtype).max:g}")
     return made
+
+
+def _flat(data: Any) -> Iterator[Any]:
+    """Yield what is no list, at any depth."""
+    for each in data:
+        if isinstance(each, list):
+            yield from _flat(each)
+        else:
+            yield each
 
 
 def _strings(name: str, data: list[Any]) -> np.ndarray[Any, Any]:

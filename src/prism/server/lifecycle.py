@@ -110,6 +110,7 @@ class _Server(uvicorn.Server):
             lifespan="on",
             ws="none",
             server_header=False,
+            proxy_headers=False,  # whoever may connect could call itself anybody
             timeout_graceful_shutdown=int(self._answer_s) + _BACKSTOP_S,
         )
         super().__init__(config)

@@ -13,7 +13,7 @@ from prism.models.backends.base import Call
 from prism.models.backends.failure import named_failure
 from prism.models.backends.graph import Arrays, GraphCall, graph_obstacle, graph_of, tracing
 from prism.models.load import LoadedModel
-from prism.plan import Precision
+from prism.plan import ModelShape, Precision
 
 _DEVICE = "CPU"
 # What OpenVINO calls a half that a processor computes with, the one that is like torch's first.
@@ -44,7 +44,9 @@ class OpenVinoBackend:
         with named_failure(self, loaded):
             graph = graph_of(loaded)
             request = _Request(graph, loaded.precision)
-            return GraphCall(graph, request, loaded.model, partial(_leaves_no_row_blank, loaded))
+            return GraphCall(
+                graph, request, loaded.model, partial(_leaves_no_row_blank, loaded.info.shape)
+            )
 
 
 class _Request:
@@ -74,12 +76,11 @@ class _Request:
         return [found[port] for port in self._ports]
 
 
-def _leaves_no_row_blank(loaded: LoadedModel, mask_BN: torch.Tensor) -> bool:
+def _leaves_no_row_blank(shape: ModelShape, mask_BN: torch.Tensor) -> bool:
     """Return whether every row, padding too, attends to some token.
 
     OpenVINO's attention makes NaN of a row that may not, and NaN spreads to those that may.
     """
-    shape = loaded.info.shape
     if shape.windowed:
         return bool(mask_BN.all())
     return not shape.causal or bool(mask_BN[:, 0].all())

@@ -121,7 +121,8 @@ def difference(output: Any, other: Any, mask: torch.Tensor | None = None) -> flo
 
 
 def _checked(backend: Backend, loaded: LoadedModel) -> Prepared:
-    call = backend.prepare(loaded)
+    with named_failure(backend, loaded):
+        call = backend.prepare(loaded)
     if backend is not EAGER:
         allowed = TOLERANCE[loaded.precision]
         inputs = sample_inputs(loaded, 3, padded=True)
