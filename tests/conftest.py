@@ -24,7 +24,17 @@ _TESTS = Path(__file__).parent
 _TOGETHER = ("bench/lab",)
 # Folders whose files take longest, waiting for processes: begun first, so that no worker is left
 # alone with one of them at the end.
-_FIRST = ("cli", "api", "packaging", "launch", "node", "bench/lab", "distributed", "fidelity")
+_FIRST = (
+    "cli",
+    "api",
+    "server",
+    "packaging",
+    "launch",
+    "node",
+    "bench/lab",
+    "distributed",
+    "fidelity",
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist looks for the groups in the same hook
