@@ -105,7 +105,8 @@ def test_exact_plans_answer_as_the_plain_model(client, plain_models, name, plan,
     cost = result.get_response()["parameters"]
     assert cost["plan"].split("@")[0].split(":")[0] == plan.split(":")[0]
     parts = ("compute", "staging", "comm", "input", "output")
-    assert sum(cost[f"{part}_ms"] for part in parts) == pytest.approx(cost["measured_ms"], abs=0.1)
+    # A thread that waited for a busy processor is in the whole, and in no part.
+    assert 0 < sum(cost[f"{part}_ms"] for part in parts) <= cost["measured_ms"] + 0.1
     assert cost["batch_rows"] >= 2
 
 
