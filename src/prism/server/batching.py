@@ -235,14 +235,14 @@ class Batcher:
             self._failed(batch, error)
             return
         batch.response = response
+        if self._chosen_by_planner(batch.key):
+            self._free.placed(batch, self._running)
 
         def ended(done: Future[Response]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
                 loop.call_soon_threadsafe(self._ended, batch, done)
 
         response.add_done_callback(ended)
-        if self._chosen_by_planner(batch.key):
-            self._free.placed(batch, self._running)
         batch.drop_if_unwanted()
         self._start_due()
 
